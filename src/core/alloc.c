@@ -1,0 +1,468 @@
+/* Blocks for the public: allocate, release, retain, reallocate, find.
+ *
+ * The fast paths are here: allocating from, and releasing to, the current slab of the
+ * thread's own lane takes no atomic read-modify-write and no lock.  Everything else goes down
+ * the ladder.  When memory is short the order is: look for the dead and for abandoned slabs,
+ * then grow; at the limit: reap, trim every lane, punch what is retained, count again, and
+ * only then fail.
+ *
+ * A kill after a mask was set leaves a block of the dead; before, nothing.
+ */
+#include "internal.h"
+
+#define ALIGN_MAX ((size_t)2 << 20)
+
+/* Before the heap grows: is there something to be had from the dead or the abandoned? */
+static void look_around(sharena_heap *h)
+{
+    (void)shr__reap(h, NULL, 0);
+    (void)shr__slabs_collect(h);
+}
+
+/* Before a request fails. */
+static void reclaim(sharena_heap *h)
+{
+    (void)shr__reap(h, NULL, 1);
+    shr__lanes_trim(h);
+    (void)shr__slabs_collect(h);
+    (void)shr__punch_free(h, UINT64_MAX);
+    shr__recount(h);
+}
+
+static int is_shortage(int code)
+{
+    return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM ||
+           code == SHARENA_ERESERVE;
+}
+
+static int no_stretch(sharena_heap *h, uint64_t bytes)
+{
+    char name[96];
+
+    return shr__fail(SHARENA_ERESERVE,
+                     "%s has no free stretch of %llu bytes in its address space of %llu bytes; "
+                     "drop arrays, or create the heap with a larger reserve",
+                     shr__label(h, name), (unsigned long long)bytes,
+                     (unsigned long long)h->data_bytes);
+}
+
+/* ---- allocate ------------------------------------------------------------------------------ */
+
+/* A class whose blocks are all aligned, or 0: the request wants a run. */
+static uint32_t class_for(size_t size, size_t align)
+{
+    uint32_t class;
+
+    if (size > SHR_SMALL_MAX)
+        return 0;
+    if (SHR_LIKELY(align <= 16))
+        return shr__class_of[(size + 15) >> 4];
+    if (align > SHR_PAGE)
+        return 0;
+    size = (size + align - 1) & ~(align - 1);
+    if (size > SHR_SMALL_MAX)
+        return 0;
+    for (class = shr__class_of[size >> 4]; class < shr__n_classes; class++)
+        if ((shr__classes[class].size & (align - 1)) == 0)
+            return class;
+    return 0;
+}
+
+static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
+{
+    struct lane *l;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    l = shr__lane(h);
+    if (!l)
+        return SHARENA_ENOMEM;
+    code = shr__small(h, l, class, 0, offset);
+    if (code == SHARENA_ERESERVE) {
+        look_around(h);
+        code = shr__small(h, l, class, RUN_GROW, offset);
+    }
+    if (is_shortage(code)) {
+        reclaim(h);
+        code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
+    }
+    return code == SHARENA_ERESERVE ? no_stretch(h, shr__classes[class].size) : code;
+}
+
+/* Takes, commits and publishes a run: from here on it is in the table of holdings. */
+static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags, int zero,
+                   uint64_t *unit)
+{
+    uint64_t at;
+    struct shard *d;
+    int code = shr__run_find(h, units, align_units, flags, &at);
+
+    if (code)
+        return code;
+    shr__reuse(h, at, units);
+    code = shr__commit(h, at, units, zero);
+    if (code == 0) {
+        d = shr__lock(h, at);
+        code = shr__holding_reserve(d);
+        if (code == 0)
+            (void)shr__holding_add(d, at << SHR_UNIT_SHIFT, load64_relaxed(&h->units[at].gen) >> 1,
+                                   1, (uint32_t)units);
+        shr__unlock(d);
+    }
+    if (code) {
+        shr__run_undo(h, at, units);
+        return code;
+    }
+    *unit = at;
+    return 0;
+}
+
+static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, uint64_t *offset)
+{
+    uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT, unit = 0;
+    uint64_t align_units = align > SHR_UNIT ? align >> SHR_UNIT_SHIFT : 1;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    if (size > h->data_bytes || units > h->n_units)
+        return no_stretch(h, size);
+    if (units > h->limit_units) {
+        char name[96];
+        return shr__fail(SHARENA_EFULL,
+                         "%llu bytes asked for, but the limit of %s is %llu bytes; create the "
+                         "heap with a larger limit",
+                         (unsigned long long)size, shr__label(h, name),
+                         (unsigned long long)h->super.limit_bytes);
+    }
+    shr__decay(h);
+    code = run_try(h, units, align_units, 0, zero, &unit);
+    if (code == SHARENA_ERESERVE) {
+        look_around(h);
+        code = run_try(h, units, align_units, RUN_GROW, zero, &unit);
+    }
+    if (is_shortage(code)) {
+        reclaim(h);
+        code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
+    }
+    if (code == 0)
+        *offset = unit << SHR_UNIT_SHIFT;
+    return code == SHARENA_ERESERVE ? no_stretch(h, size) : code;
+}
+
+static struct lane *own_lane(const sharena_heap *h)
+{
+    struct shr_thread *t = shr__thread;
+
+    return SHR_LIKELY(t != NULL) ? atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)
+                                 : NULL;
+}
+
+int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+{
+    uint32_t class;
+    uint64_t offset;
+    int code;
+
+    if (SHR_UNLIKELY(align & (align - 1) || align > ALIGN_MAX))
+        return shr__fail(SHARENA_EINVAL, "the alignment %zu is no power of two up to %zu", align,
+                         ALIGN_MAX);
+    class = class_for(size ? size : 1, align);
+    if (SHR_LIKELY(class)) {
+        struct lane *l = own_lane(h);
+        struct slab *s;
+        if (SHR_LIKELY(l && shr__enter(l))) {
+            s = l->bins[class].current;
+            if (SHR_LIKELY(s && s->n_free)) {
+                uint32_t i = shr__slab_pop(h, s);
+                void *p = s->start + (size_t)i * s->size;
+                shr__exit(l);
+                if (flags & SHARENA_ZERO)
+                    memset(p, 0, size);
+                *out = p;
+                return 0;
+            }
+            shr__exit(l);
+        }
+        code = small_slow(h, class, &offset);
+        if (code == 0 && (flags & SHARENA_ZERO))
+            memset(h->data + offset, 0, size);
+    } else {
+        code = run_allocate(h, size, align, (flags & SHARENA_ZERO) != 0, &offset);
+    }
+    if (code == SHARENA_ENOMEM)
+        return shr__fail(code, "no private memory for the heap's own tables");
+    if (code == 0)
+        *out = h->data + offset;
+    return code;
+}
+
+/* ---- release --------------------------------------------------------------------------------- */
+
+static int not_held(const sharena_heap *h, const void *p)
+{
+    char name[96];
+
+    return shr__fail(SHARENA_ENOTHELD, "%p is not a block of %s that this process holds", p,
+                     shr__label(h, name));
+}
+
+int sharena_release(sharena_heap *h, const void *block)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct lane *l = own_lane(h);
+    int code;
+
+    if (SHR_UNLIKELY(offset >= h->data_bytes))
+        return not_held(h, block);
+    if (SHR_LIKELY(l && shr__enter(l))) {
+        struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+        if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l)) {
+            uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
+            uint32_t i = (uint32_t)(within * s->reciprocal >> 40);
+            struct desc_shm *d = &s->descs[i];
+            if (SHR_LIKELY(i < s->capacity && (uint64_t)i * s->size == within &&
+                           load64_relaxed(&d->mask) == h->mine &&
+                           !(load64_relaxed(&d->gen) & SHR_MARKS))) {
+                struct slab *retired = NULL;
+                store64_relaxed(&d->mask, 0);
+                s->free[s->n_free++] = (uint16_t)i;
+                store32_relaxed(&s->used, load32_relaxed(&s->used) - 1);
+                if (SHR_UNLIKELY(s->list != LIST_CURRENT))
+                    retired = shr__slab_housekeeping(l, s);
+                shr__exit(l);
+                if (SHR_UNLIKELY(retired != NULL))
+                    shr__slab_retire(h, retired);
+                return 0;
+            }
+        }
+        shr__exit(l);
+    }
+    code = shr__release(h, offset);
+    return code ? not_held(h, block) : 0;
+}
+
+int sharena_retain(sharena_heap *h, const void *block)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct shard *d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
+    struct holding *e;
+    struct block b;
+    int code = shr__decode(h, offset, &b);
+
+    if (code == 0 && !shr__is_mine(h, d, &b))
+        code = SHARENA_ENOTHELD;
+    if (code == 0) {
+        e = shr__holding(d, offset);
+        if (e) {
+            code = e->count == UINT32_MAX ? SHARENA_ENOMEM : 0;
+            e->count += code == 0;
+        } else if ((code = shr__holding_reserve(d)) == 0) {
+            shr__export_mark(h, &b, SHR_MARK_SHARED);
+            (void)shr__holding_add(d, offset, shr__number(&b), 2, 0);
+        }
+    }
+    shr__unlock(d);
+    if (code == SHARENA_ENOMEM)
+        return shr__fail(code, "no private memory for one more reference");
+    return code ? not_held(h, block) : 0;
+}
+
+/* ---- find ----------------------------------------------------------------------------------------- */
+
+int sharena_find(sharena_heap *h, const void *address, sharena_block *out)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)address - h->data);
+    struct block b;
+
+    if (shr__decode_within(h, offset, &b) != 0 || !(load64_relaxed(b.mask) & h->mine))
+        return not_held(h, address);
+    shr__describe(h, &b, out);
+    if (offset - b.offset >= out->size_bytes)
+        return not_held(h, address);
+    return 0;
+}
+
+/* ---- reallocate -------------------------------------------------------------------------------------- */
+
+/* Held once, and nobody else can know it: it may change its size in place. */
+static struct holding *exclusive(sharena_heap *h, struct shard *d, const struct block *b)
+{
+    struct holding *e = shr__holding(d, b->offset);
+
+    return e && e->count == 1 && !shr__marks(b) && load64_relaxed(b->mask) == h->mine ? e : NULL;
+}
+
+static int shrink_run(sharena_heap *h, struct block *b, uint64_t units)
+{
+    struct shard *d = shr__lock(h, b->head);
+    struct holding *e = exclusive(h, d, b);
+    uint64_t tail = 0;
+
+    if (e && e->units > units) {
+        tail = e->units - units;
+        (void)shr__retained_add(h, b->head + units, tail);
+        e->units = (uint32_t)units;
+        shr__run_split(h, b->head + units);
+    }
+    shr__unlock(d);
+    if (tail) {
+        shr__run_freed(h, b->head + units, tail);
+        shr__retain_check(h, b->head + units);
+    }
+    return e != NULL;
+}
+
+/* Takes the `more` units behind the run, outside of any lock; 1: held and committed. */
+static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
+{
+    uint64_t end, used = load64_acquire(&h->control->used_units);
+
+    if (next >= used || load64_relaxed(&h->units[next].mask) || !shr__take(h, next))
+        return 0;
+    while ((end = shr__next_head(h, next)) < next + more)
+        if (end >= used || !shr__run_absorb(h, end)) {
+            shr__give(h, next);
+            return 0;
+        }
+    if (end > next + more)
+        shr__run_split(h, next + more);
+    shr__reuse(h, next, more);
+    if (shr__commit(h, next, more, 0) == 0)
+        return 1;
+    shr__run_undo(h, next, more);
+    return 0;
+}
+
+static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t units)
+{
+    uint64_t next = b->head + have;
+    struct holding *e;
+    struct shard *d;
+
+    if (units > h->n_units - b->head || !take_neighbour(h, next, units - have))
+        return 0;
+    d = shr__lock(h, b->head);
+    e = exclusive(h, d, b);
+    if (e && e->units == have) {
+        shr__run_join(h, next);
+        e->units = (uint32_t)units;
+    } else {
+        e = NULL;
+    }
+    shr__unlock(d);
+    if (!e)
+        shr__run_undo(h, next, units - have);
+    return e != NULL;
+}
+
+int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
+{
+    uint64_t offset = (uint64_t)((uint8_t *)block - h->data), units, have;
+    sharena_block old;
+    struct block b;
+    void *fresh;
+    int code = sharena_find(h, block, &old);
+
+    if (code || old.start != block || shr__decode(h, offset, &b) != 0)
+        return code ? code : not_held(h, block);
+    units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
+    have = old.size_bytes >> SHR_UNIT_SHIFT;
+    if (b.class ? size <= old.size_bytes && size * 2 > old.size_bytes
+                : size > SHR_SMALL_MAX && units <= h->n_units &&
+                      (units == have || (units < have ? shrink_run(h, &b, units)
+                                                      : grow_run(h, &b, have, units)))) {
+        *out = block;
+        return 0;
+    }
+    code = sharena_allocate(h, size, 0, 0, &fresh);
+    if (code)
+        return code;
+    memcpy(fresh, block, size < old.size_bytes ? size : old.size_bytes);
+    (void)sharena_release(h, block);
+    *out = fresh;
+    return 0;
+}
+
+/* ---- trace, trim ---------------------------------------------------------------------------------------- */
+
+static struct site_shm *site(const sharena_heap *h, uint64_t i)
+{
+    return (struct site_shm *)(void *)(h->base + SHR_AT_SITES) + i;
+}
+
+static uint64_t text_hash(const char *text)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 0x100000001b3u;
+    return hash | 1;
+}
+
+/* The entry of a text, made if it is new; 0: the table is full.  Entries are only added. */
+static uint32_t intern(sharena_heap *h, const char *text)
+{
+    uint64_t hash = text_hash(text), n = load64_relaxed(&h->control->site_next), w;
+    char padded[120] = "";
+
+    for (uint64_t i = 0; i < n && i < SHR_SITES; i++)
+        if (shr__chunk_ready(h, SHR_AT_SITES + i * sizeof(struct site_shm)) &&
+            load64_acquire(&site(h, i)->hash) == hash)
+            return (uint32_t)i + 1;
+    if (n >= SHR_SITES || shr__chunk(h, SHR_AT_SITES + n * sizeof(struct site_shm)) != 0 ||
+        !cas64_acq_rel(&h->control->site_next, &n, n + 1))
+        return 0;
+    (void)strncpy(padded, text, sizeof padded - 1);
+    for (unsigned i = 0; i < 15; i++) {
+        memcpy(&w, padded + 8 * i, 8);
+        store64_relaxed(&site(h, n)->text[i], w);
+    }
+    store64_release(&site(h, n)->hash, hash);
+    return (uint32_t)n + 1;
+}
+
+int sharena_trace(sharena_heap *h, const void *block, const char *text)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct block b;
+    uint32_t entry;
+
+    if (shr__decode_within(h, offset, &b) != 0 || !(load64_relaxed(b.mask) & h->mine))
+        return not_held(h, block);
+    entry = intern(h, text);
+    if (entry)
+        store32_relaxed(&b.unit->site, entry);
+    return 0;
+}
+
+int sharena_trim(sharena_heap *h, uint64_t *freed_bytes)
+{
+    uint64_t freed;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    (void)shr__reap(h, NULL, 1);
+    shr__lanes_trim(h);
+    (void)shr__slabs_collect(h);
+    freed = shr__punch_free(h, UINT64_MAX);
+    shr__recount(h);
+    if (freed_bytes)
+        *freed_bytes = freed << SHR_UNIT_SHIFT;
+    return 0;
+}
+
+int sharena_reap(sharena_heap *h, unsigned *reaped)
+{
+    int code = shr__usable(h);
+
+    return code ? code : shr__reap(h, reaped, 1);
+}
+
+void sharena_set_interrupt(int (*callback)(void *), void *argument)
+{
+    shr__interrupt_argument = argument;
+    shr__interrupt = callback;
+}

@@ -1,0 +1,176 @@
+/* Committed memory: pages of the file, before anybody may touch them, and given back.
+ *
+ * Two bits a unit, changed only in a run held exclusively (they share words with other
+ * units' bits, so always read-modify-write):
+ *   D  the unit may have pages, or had: what it holds is not known to be zero
+ *   C  all its pages are committed
+ * Commit: read D (0: known to be zero), D = 1, commit the pages, C = 1.  Punch: C = 0, punch,
+ * D = 0.  A kill in between leaves D = 1, C = 0, which the next commit or trim mends; orders
+ * are relaxed, a compiler barrier keeps them against kills, and the run's mask orders them
+ * for the next holder.
+ * The counters are hints, and are counted again before anyone is refused (retain.c).
+ */
+#include "internal.h"
+
+int (*shr__interrupt)(void *);
+void *shr__interrupt_argument;
+
+#define STEP_UNITS (SHR_STEP >> SHR_UNIT_SHIFT)
+#define LOOK_BYTES ((uint64_t)1 << 20) /* look at the cgroups after committing so much */
+
+static int bit_of(const shr_a64 *map, uint64_t unit)
+{
+    return (int)(load64_relaxed(&map[unit >> 6]) >> (unit & 63) & 1);
+}
+
+/* Sets or clears the bits of units from..to-1; returns how many changed. */
+uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on)
+{
+    uint64_t changed = 0;
+
+    for (uint64_t u = from; u < to;) {
+        uint64_t low = u & 63, span = 64 - low < to - u ? 64 - low : to - u;
+        uint64_t mask = (span == 64 ? ~(uint64_t)0 : ((uint64_t)1 << span) - 1) << low, old;
+        if (on) {
+            old = or64_relaxed(&map[u >> 6], mask);
+            changed += (uint64_t)__builtin_popcountll(~old & mask);
+        } else {
+            old = and64_relaxed(&map[u >> 6], ~mask);
+            changed += (uint64_t)__builtin_popcountll(old & mask);
+        }
+        u += span;
+    }
+    return changed;
+}
+
+static uint64_t committed_bytes(const sharena_heap *h)
+{
+    return (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT) +
+           load64_relaxed(&h->control->committed_meta);
+}
+
+/* May `bytes` more be committed?  The limit first, then what the kernel would kill for. */
+static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
+{
+    uint64_t room, limit = h->limit_units << SHR_UNIT_SHIFT, used = committed_bytes(h);
+    char where[160], name[96];
+
+    if (used + bytes > limit)
+        return shr__fail(SHARENA_EFULL,
+                         "%s is full: %llu bytes asked for, %llu of its limit of %llu bytes are "
+                         "committed; drop arrays, or create the heap with a larger limit",
+                         shr__label(h, name), (unsigned long long)whole, (unsigned long long)used,
+                         (unsigned long long)limit);
+    if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
+        return 0;
+    store64_relaxed(&h->unchecked_bytes, 0);
+    if (shr__room(whole, &room, where, sizeof where) == 0 && room < whole)
+        return shr__fail(SHARENA_EROOM,
+                         "no room for %llu bytes in %s: %s; committing them could get processes "
+                         "killed; drop arrays, or give the cgroup or machine more memory",
+                         (unsigned long long)whole, shr__label(h, name), where);
+    return 0;
+}
+
+/* Says what went wrong where the kernel refused. */
+static int refused(sharena_heap *h, int code, uint64_t bytes)
+{
+    char name[96];
+
+    return shr__fail(code,
+                     "%s: the kernel refused to commit %llu bytes (%s); free space in the file "
+                     "system or memory behind it, or use an unnamed heap",
+                     shr__label(h, name), (unsigned long long)bytes, sharena_strerror(code));
+}
+
+static int commit_pages(sharena_heap *h, uint64_t unit, uint64_t units)
+{
+    uint64_t bytes = units << SHR_UNIT_SHIFT;
+    int code = shr__sys_populate(h->data + (unit << SHR_UNIT_SHIFT), bytes), fd;
+
+    if (code > 0) { /* an older kernel */
+        fd = shr__fd(h);
+        code = fd < 0 ? SHARENA_ESYSTEM
+                      : shr__sys_commit(fd, h->super.data + (unit << SHR_UNIT_SHIFT), bytes);
+    }
+    return code;
+}
+
+/* Commits units of a run that the caller holds exclusively and nobody else knows; `zero`
+ * makes all of it read as zeros.  On failure what was committed stays so. */
+int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
+{
+    uint64_t end = unit + units;
+    int code;
+
+    for (uint64_t u = unit, to; u < end; u = to) {
+        int c = bit_of(h->commit, u), d = bit_of(h->dirty, u);
+        for (to = u + 1; to < end && to - u < STEP_UNITS && bit_of(h->commit, to) == c &&
+                         bit_of(h->dirty, to) == d;
+             to++)
+            ;
+        if (!c) {
+            code = room_for(h, (to - u) << SHR_UNIT_SHIFT, (end - u) << SHR_UNIT_SHIFT);
+            if (code)
+                return code;
+            (void)shr__set_bits(h->dirty, u, to, 1);
+            shr_compiler_barrier();
+            code = commit_pages(h, u, to - u);
+            if (code)
+                return refused(h, code, (to - u) << SHR_UNIT_SHIFT);
+            shr_compiler_barrier();
+            (void)add64_relaxed(&h->control->committed_units, shr__set_bits(h->commit, u, to, 1));
+        }
+        if (zero && d)
+            memset(h->data + (u << SHR_UNIT_SHIFT), 0, (to - u) << SHR_UNIT_SHIFT);
+        if (units > STEP_UNITS && shr__interrupt && shr__interrupt(shr__interrupt_argument))
+            return shr__fail(SHARENA_EINTERRUPTED, "interrupted");
+    }
+    return 0;
+}
+
+/* Metadata: never given back, and not held by anyone, so several may commit the same pages.
+ * Who publishes them counts them. */
+int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes)
+{
+    uint64_t from = at / SHR_PAGE * SHR_PAGE, to = (at + bytes + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE;
+    int fd = shr__fd(h), code;
+
+    if (fd < 0)
+        return shr__fail(SHARENA_ESYSTEM, "the heap's descriptor was closed and can't be had again");
+    code = room_for(h, to - from, to - from);
+    if (code == 0) {
+        code = shr__sys_commit(fd, from, to - from);
+        if (code)
+            return refused(h, code, to - from);
+    }
+    return code;
+}
+
+static unsigned chunk_of(uint64_t at)
+{
+    return (unsigned)((at - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT);
+}
+
+int shr__chunk_ready(const sharena_heap *h, uint64_t at)
+{
+    unsigned chunk = chunk_of(at);
+
+    return (int)(load64_acquire(&h->control->chunks[chunk >> 6]) >> (chunk & 63) & 1);
+}
+
+int shr__chunk(sharena_heap *h, uint64_t at)
+{
+    unsigned chunk = chunk_of(at);
+    int code;
+
+    if (shr__chunk_ready(h, at))
+        return 0;
+    code = shr__commit_meta(h, SHR_AT_NAMES + ((uint64_t)chunk << SHR_CHUNK_SHIFT), SHR_CHUNK);
+    if (code == 0 && !(or64_release(&h->control->chunks[chunk >> 6],
+                                    (uint64_t)1 << (chunk & 63)) >>
+                           (chunk & 63) &
+                       1))
+        (void)add64_relaxed(&h->control->committed_meta, SHR_CHUNK);
+    return code;
+}

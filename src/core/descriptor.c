@@ -1,0 +1,474 @@
+/* Blocks: from an offset to a descriptor, and holding and dropping one.
+ *
+ * shr__decode() is the only road from an offset to metadata: what an offset is, its unit's
+ * class word says.  Every number read from shared memory is checked here, so a damaged heap
+ * gives "stale" or "corrupt", never an access outside the mapping.
+ *
+ * Holdings.  A process counts its references in private tables, one entry a block, sharded
+ * by the unit that the block starts in; the shard's lock is the "unit lock".  A small block
+ * that this process allocated, or inherited by fork, and that it holds once, needs no entry:
+ * its own bit in the mask says all.  A run always has an entry, so "own bit set, no entry" is
+ * stale for a run (somebody of this process is just taking it), and one more reference for a
+ * small block.
+ *
+ * A kill while holding leaves own bits set, which a reaper clears.  Setting a bit is always
+ * preceded by the unit's touch bit; kills see program order, so a compiler barrier will do.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+struct shr_class shr__classes[SHR_CLASSES_MAX];
+uint32_t shr__n_classes;
+uint8_t shr__class_of[SHR_SMALL_MAX / 16 + 1];
+
+/* Slabs take the few units that waste least at the end; one unit up to 4 KiB. */
+static uint32_t slab_units(uint32_t size)
+{
+    uint32_t best = 1, best_waste = UINT32_MAX;
+
+    for (uint32_t n = 1; n <= (size > 4096 ? 4u : 1u); n++) {
+        uint32_t bytes = n << SHR_UNIT_SHIFT, waste = bytes % size * 64 / n;
+        if (waste * 17 < best_waste * 16 || best_waste == UINT32_MAX) {
+            best = n;
+            best_waste = waste;
+        }
+        if (waste == 0)
+            break;
+    }
+    return best;
+}
+
+static void add_class(uint32_t size)
+{
+    struct shr_class *c = &shr__classes[shr__n_classes++];
+
+    c->size = size;
+    c->units = slab_units(size);
+    c->capacity = (c->units << SHR_UNIT_SHIFT) / size;
+    c->pages = (uint32_t)((c->capacity * sizeof(struct desc_shm) + SHR_PAGE - 1) / SHR_PAGE);
+    c->reciprocal = (((uint64_t)1 << 40) + size - 1) / size;
+}
+
+/* Multiples of 16 to 64, of 64 to 1 KiB, then eight a doubling: at most 12.5 % apart above
+ * 512 bytes; a multiple of 4 KiB is a class of its own, so such blocks are page aligned. */
+static void make_classes(void)
+{
+    uint32_t class = 1;
+
+    shr__n_classes = 1; /* class 0 is "run" */
+    for (uint32_t size = 16; size < 64; size += 16)
+        add_class(size);
+    for (uint32_t size = 64; size <= 1024; size += 64)
+        add_class(size);
+    for (uint32_t base = 1024; base < SHR_SMALL_MAX; base *= 2)
+        for (uint32_t i = 1; i <= 8; i++)
+            add_class(base + i * base / 8);
+    for (uint32_t i = 0; i <= SHR_SMALL_MAX / 16; i++) {
+        while (shr__classes[class].size < i * 16)
+            class++;
+        shr__class_of[i] = (uint8_t)class;
+    }
+}
+
+void shr__classes_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, make_classes);
+}
+
+/* ---- the tiling: a run goes from its head bit to the next ------------------------------- */
+
+static uint64_t heads_word(const sharena_heap *h, uint64_t word)
+{
+    uint64_t starts = (word << 6) % h->extent_units == 0;
+
+    return load64_acquire(&h->heads[word]) ^ starts;
+}
+
+int shr__head(const sharena_heap *h, uint64_t unit)
+{
+    return (int)(heads_word(h, unit >> 6) >> (unit & 63) & 1);
+}
+
+/* The first head behind `unit`; used_units if there is none. */
+uint64_t shr__next_head(const sharena_heap *h, uint64_t unit)
+{
+    uint64_t used = load64_acquire(&h->control->used_units), at = unit + 1, bits;
+
+    used = used < h->n_units ? used : h->n_units;
+    if (at >= used)
+        return used;
+    bits = heads_word(h, at >> 6) >> (at & 63);
+    if (bits)
+        return at + (uint64_t)__builtin_ctzll(bits);
+    for (uint64_t w = (at >> 6) + 1; w << 6 < used; w++) {
+        bits = heads_word(h, w);
+        if (bits)
+            return (w << 6) + (uint64_t)__builtin_ctzll(bits);
+    }
+    return used;
+}
+
+/* The head of the run that `unit` lies in. */
+uint64_t shr__prev_head(const sharena_heap *h, uint64_t unit)
+{
+    uint64_t w = unit >> 6, bits = heads_word(h, w) << (63 - (unit & 63));
+
+    if (bits)
+        return unit - (uint64_t)__builtin_clzll(bits);
+    while (w-- > 0) {
+        bits = heads_word(h, w);
+        if (bits)
+            return (w << 6) + 63 - (uint64_t)__builtin_clzll(bits);
+    }
+    return 0; /* unit 0 starts an extent, and nothing precedes it that could absorb it */
+}
+
+/* ---- decoding ------------------------------------------------------------------------- */
+
+static int decode_small(sharena_heap *h, uint64_t unit, uint32_t word, uint64_t offset,
+                        struct block *b)
+{
+    uint32_t class = SHR_CLASS_OF(word), inner = SHR_INNER_OF(word);
+    const struct shr_class *c = &shr__classes[class < SHR_CLASSES_MAX ? class : 0];
+    uint64_t within;
+
+    if (class >= shr__n_classes || inner >= c->units || inner > unit)
+        return SHARENA_ECORRUPT;
+    b->head = (uint32_t)(unit - inner);
+    b->unit = &h->units[b->head];
+    if (inner && load32_acquire(&b->unit->class) != class)
+        return SHARENA_ESTALE; /* the slab is being cut or given back */
+    within = offset - ((uint64_t)b->head << SHR_UNIT_SHIFT);
+    b->index = (uint32_t)(within * c->reciprocal >> 40);
+    if (b->index >= c->capacity)
+        return SHARENA_ESTALE; /* the tail of the slab */
+    b->class = class;
+    b->size = c->size;
+    b->offset = ((uint64_t)b->head << SHR_UNIT_SHIFT) + (uint64_t)b->index * c->size;
+    b->mask = &h->descs[((uint64_t)b->head << 12) + b->index].mask;
+    b->gen = &h->descs[((uint64_t)b->head << 12) + b->index].gen;
+    return 0;
+}
+
+int shr__decode_within(sharena_heap *h, uint64_t offset, struct block *b)
+{
+    uint64_t unit = offset >> SHR_UNIT_SHIFT;
+    uint32_t word;
+
+    if (offset >= h->data_bytes || unit >= load64_acquire(&h->control->used_units) ||
+        unit >= h->n_units)
+        return SHARENA_ESTALE;
+    word = load32_acquire(&h->units[unit].class);
+    if (word)
+        return decode_small(h, unit, word, offset, b);
+    unit = shr__prev_head(h, unit);
+    b->head = (uint32_t)unit;
+    b->unit = &h->units[unit];
+    b->class = 0;
+    b->index = 0;
+    b->offset = unit << SHR_UNIT_SHIFT;
+    b->size = 0; /* the caller asks for it where it matters */
+    b->mask = &b->unit->mask;
+    b->gen = &b->unit->gen;
+    return 0;
+}
+
+int shr__decode(sharena_heap *h, uint64_t offset, struct block *b)
+{
+    uint64_t unit = offset >> SHR_UNIT_SHIFT;
+    uint32_t word;
+    int code;
+
+    if (offset >= h->data_bytes || unit >= load64_acquire(&h->control->used_units) ||
+        unit >= h->n_units)
+        return SHARENA_ESTALE;
+    word = load32_acquire(&h->units[unit].class);
+    if (word) {
+        code = decode_small(h, unit, word, offset, b);
+        return code ? code : b->offset == offset ? 0 : SHARENA_ESTALE;
+    }
+    if (offset % SHR_UNIT)
+        return SHARENA_ESTALE;
+    b->head = (uint32_t)unit;
+    b->unit = &h->units[unit];
+    b->class = 0;
+    b->index = 0;
+    b->offset = offset;
+    b->size = 0;
+    b->mask = &b->unit->mask;
+    b->gen = &b->unit->gen;
+    return 0;
+}
+
+uint64_t shr__number(const struct block *b)
+{
+    uint64_t gen = load64_acquire(b->gen);
+
+    return b->class ? gen & ~SHR_MARKS : gen >> 1;
+}
+
+uint64_t shr__marks(const struct block *b)
+{
+    if (b->class)
+        return load64_relaxed(b->gen) & SHR_MARKS;
+    return (uint64_t)load32_relaxed(&b->unit->mark) << 62;
+}
+
+/* By a holder only: so no life can end or begin under it. */
+uint64_t shr__mark(const struct block *b, uint64_t marks)
+{
+    if (b->class)
+        return or64_acq_rel(b->gen, marks) & SHR_MARKS;
+    return (uint64_t)or32_acq_rel(&b->unit->mark, (uint32_t)(marks >> 62)) << 62;
+}
+
+/* I8: before the bit of a block in the unit is set.  A reaper clears it only for the dead. */
+void shr__touch(sharena_heap *h, struct unit_shm *unit, uint64_t bit)
+{
+    (void)h;
+    if (!(load64_relaxed(&unit->touch) & bit))
+        (void)or64_relaxed(&unit->touch, bit);
+    shr_compiler_barrier();
+}
+
+void shr__leave(sharena_heap *h, const struct block *b)
+{
+    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+
+    if (s)
+        (void)add32_relaxed(&s->left, 1);
+}
+
+/* ---- holdings ------------------------------------------------------------------------- */
+
+struct shard *shr__lock(sharena_heap *h, uint64_t unit)
+{
+    struct shard *d = shr__shard(h, unit);
+
+    pthread_mutex_lock(&d->lock);
+    return d;
+}
+
+void shr__unlock(struct shard *d)
+{
+    pthread_mutex_unlock(&d->lock);
+}
+
+static uint32_t slot_of(uint64_t offset, uint32_t room)
+{
+    return (uint32_t)((offset >> 4) * 0x9e3779b97f4a7c15u >> 32) & (room - 1);
+}
+
+struct holding *shr__holding(struct shard *d, uint64_t offset)
+{
+    if (!d->used)
+        return NULL;
+    for (uint32_t i = slot_of(offset, d->room);; i = (i + 1) & (d->room - 1)) {
+        if (d->table[i].offset == offset + 1)
+            return &d->table[i];
+        if (!d->table[i].offset)
+            return NULL;
+    }
+}
+
+static void place(struct holding *table, uint32_t room, const struct holding *e)
+{
+    uint32_t i = slot_of(e->offset - 1, room);
+
+    while (table[i].offset)
+        i = (i + 1) & (room - 1);
+    table[i] = *e;
+}
+
+/* Makes room for one more entry, so that shr__holding_add() can't fail. */
+int shr__holding_reserve(struct shard *d)
+{
+    uint32_t room = d->room ? d->room * 2 : 16;
+    struct holding *table;
+
+    if (d->room && (uint64_t)(d->used + 1) * 10 < (uint64_t)d->room * 8)
+        return 0;
+    table = calloc(room, sizeof *table);
+    if (!table)
+        return SHARENA_ENOMEM;
+    for (uint32_t i = 0; i < d->room; i++)
+        if (d->table[i].offset)
+            place(table, room, &d->table[i]);
+    free(d->table);
+    d->table = table;
+    d->room = room;
+    return 0;
+}
+
+struct holding *shr__holding_add(struct shard *d, uint64_t offset, uint64_t number, uint32_t count,
+                                 uint32_t units)
+{
+    struct holding e = {.offset = offset + 1, .number = number, .count = count, .units = units};
+
+    SHR_ASSERT(!shr__holding(d, offset));
+    place(d->table, d->room, &e);
+    d->used++;
+    return shr__holding(d, offset);
+}
+
+/* Linear probing without tombstones: what follows moves up. */
+void shr__holding_remove(struct shard *d, struct holding *e)
+{
+    uint32_t mask = d->room - 1, hole = (uint32_t)(e - d->table), i = hole;
+
+    for (;;) {
+        i = (i + 1) & mask;
+        if (!d->table[i].offset)
+            break;
+        uint32_t home = slot_of(d->table[i].offset - 1, d->room);
+        if (((i - home) & mask) >= ((i - hole) & mask)) {
+            d->table[hole] = d->table[i];
+            hole = i;
+        }
+    }
+    d->table[hole].offset = 0;
+    d->used--;
+}
+
+/* ---- acquire and drop, under the shard's lock ------------------------------------------- */
+
+/* One more reference to a block that this process holds without an entry. */
+static int count_implicit(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
+{
+    if (shr__number(b) != number)
+        return SHARENA_ESTALE; /* a lane of this process is in a later life of the block */
+    shr__export_mark(h, b, SHR_MARK_SHARED);
+    (void)shr__holding_add(d, b->offset, number, 2, 0);
+    return 0;
+}
+
+static int hold_small(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
+{
+    uint64_t m = load64_acquire(b->mask), left;
+
+    do {
+        if (m & h->mine)
+            return count_implicit(h, d, b, number);
+        if (m == 0)
+            return SHARENA_ESTALE;
+    } while (!cas64_acquire(b->mask, &m, m | h->mine));
+    if (shr__number(b) == number && load32_acquire(&b->unit->class) == b->class) {
+        (void)shr__holding_add(d, b->offset, number, 1, 0);
+        return 0;
+    }
+    left = and64_release(b->mask, ~h->mine) & ~h->mine;
+    if (left == 0) /* the owner finds it when it rescans */
+        (void)or32_release(&b->unit->hint, 1);
+    return SHARENA_ESTALE;
+}
+
+/* The closing protocol: the bit is set and gen looked at with seq_cst; a taker does the
+ * reverse, so one of the two sees the other. */
+static int hold_run(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
+{
+    uint64_t m = load64_acquire(b->mask), gen;
+
+    do {
+        if (m == 0 || (m & h->mine))
+            return SHARENA_ESTALE;
+    } while (!cas64_seq(b->mask, &m, m | h->mine));
+    gen = load64_seq(b->gen);
+    while (gen == (number << 1 | 1)) { /* abort the closing of a taker */
+        if (cas64_seq(b->gen, &gen, number << 1))
+            gen = number << 1;
+    }
+    if (gen == number << 1) {
+        uint64_t units = shr__next_head(h, b->head) - b->head;
+        (void)shr__holding_add(d, b->offset, number, 1, (uint32_t)units);
+        return 0;
+    }
+    if ((and64_release(b->mask, ~h->mine) & ~h->mine) == 0)
+        (void)add32_release(&h->extents[b->head / h->extent_units].changes, 1);
+    return SHARENA_ESTALE;
+}
+
+/* Takes one reference to life `number` of the block.  0, SHARENA_ESTALE or SHARENA_ENOMEM. */
+int shr__hold(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
+{
+    struct holding *e = shr__holding(d, b->offset);
+
+    if (e) {
+        if (e->number != number || e->count == UINT32_MAX)
+            return SHARENA_ESTALE;
+        e->count++;
+        return 0;
+    }
+    if (shr__number(b) != number)
+        return SHARENA_ESTALE;
+    if (shr__holding_reserve(d) != 0)
+        return SHARENA_ENOMEM;
+    shr__touch(h, b->unit, h->mine);
+    return b->class ? hold_small(h, d, b, number) : hold_run(h, d, b, number);
+}
+
+/* Drops one reference: DROP_KEPT (this process holds more), DROP_SHARED (others do),
+ * DROP_LAST (the block is free), or SHARENA_ENOTHELD.  After the unlock, the caller owes
+ * shr__after_drop(). */
+int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
+{
+    struct holding *e = shr__holding(d, b->offset);
+    uint64_t left, units = 0, counted = 0;
+
+    if (e) {
+        if (--e->count > 0)
+            return DROP_KEPT;
+        units = e->units;
+        shr__holding_remove(d, e);
+    } else if (!b->class || !(load64_relaxed(b->mask) & h->mine)) {
+        return SHARENA_ENOTHELD;
+    }
+    if (b->class && !shr__marks(b))
+        shr__leave(h, b); /* allocated by a lane of this process, released by a sibling */
+    if (units && load64_relaxed(b->mask) == h->mine)
+        counted = shr__retained_add(h, b->head, units);
+    left = and64_release(b->mask, ~h->mine) & ~h->mine;
+    if (left)
+        shr__subtract(&h->control->retained_units, counted);
+    else if (units && !counted)
+        (void)shr__retained_add(h, b->head, units);
+    if (units)
+        b->size = units << SHR_UNIT_SHIFT;
+    return left ? DROP_SHARED : DROP_LAST;
+}
+
+int shr__drop_bit(sharena_heap *h, struct block *b, uint64_t bit)
+{
+    uint64_t left, units = 0, counted = 0;
+
+    if (!b->class) {
+        units = shr__next_head(h, b->head) - b->head;
+        b->size = units << SHR_UNIT_SHIFT;
+        if (load64_relaxed(b->mask) == bit)
+            counted = shr__retained_add(h, b->head, units);
+    }
+    left = and64_acq_rel(b->mask, ~bit);
+    if (left == bit) {
+        if (units && !counted)
+            (void)shr__retained_add(h, b->head, units);
+        return DROP_LAST;
+    }
+    shr__subtract(&h->control->retained_units, counted);
+    return left & bit ? DROP_SHARED : DROP_KEPT;
+}
+
+/* Does this process hold the block?  A run that is just being taken is not held. */
+int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
+{
+    if (shr__holding(d, b->offset))
+        return 1;
+    return b->class && (load64_relaxed(b->mask) & h->mine);
+}
+
+void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)
+{
+    if (!shr__mark(b, marks))
+        shr__leave(h, b);
+}

@@ -1,0 +1,150 @@
+/* Error texts, and the thread's struct that carries the last one.
+ *
+ * A failing call leaves a sentence in its thread's struct: what happened, to which heap,
+ * what to do.  The struct hangs on the library's only thread-local pointer and also holds
+ * the thread's lanes; it goes when the thread ends, and slab.c is told so that the lanes go
+ * whole to the next thread.  A thread that can't get a struct still gets the code's text.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+_Thread_local struct shr_thread *shr__thread __attribute__((tls_model("initial-exec")));
+void (*shr__thread_leaves)(struct shr_thread *);
+
+static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct shr_thread *threads;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+
+static void thread_ends(void *p)
+{
+    struct shr_thread *t = p;
+
+    if (shr__thread_leaves)
+        shr__thread_leaves(t);
+    pthread_mutex_lock(&threads_lock);
+    if (t->prev)
+        t->prev->next = t->next;
+    else
+        threads = t->next;
+    if (t->next)
+        t->next->prev = t->prev;
+    pthread_mutex_unlock(&threads_lock);
+    shr__thread = NULL;
+    free(t);
+}
+
+static void make_key(void)
+{
+    (void)pthread_key_create(&key, thread_ends);
+}
+
+struct shr_thread *shr__thread_get(void)
+{
+    struct shr_thread *t = shr__thread;
+
+    if (SHR_LIKELY(t != NULL))
+        return t;
+    t = calloc(1, sizeof *t);
+    if (!t)
+        return NULL;
+    pthread_once(&key_once, make_key);
+    if (pthread_setspecific(key, t) != 0) {
+        free(t);
+        return NULL;
+    }
+    pthread_mutex_lock(&threads_lock);
+    t->next = threads;
+    if (threads)
+        threads->prev = t;
+    threads = t;
+    pthread_mutex_unlock(&threads_lock);
+    shr__thread = t;
+    return t;
+}
+
+void shr__thread_forget(uint32_t heap_index)
+{
+    pthread_mutex_lock(&threads_lock);
+    for (struct shr_thread *t = threads; t; t = t->next)
+        atomic_store_explicit(&t->lanes[heap_index], NULL, memory_order_relaxed);
+    pthread_mutex_unlock(&threads_lock);
+}
+
+void shr__thread_lock(void)
+{
+    pthread_mutex_lock(&threads_lock);
+}
+
+void shr__thread_unlock(void)
+{
+    pthread_mutex_unlock(&threads_lock);
+}
+
+/* In a forked child only the forking thread lives on: the others' structs are dropped. */
+void shr__thread_after_fork(void)
+{
+    struct shr_thread *t = threads, *next;
+
+    (void)pthread_mutex_init(&threads_lock, NULL);
+    for (; t; t = next) {
+        next = t->next;
+        if (t != shr__thread)
+            free(t);
+    }
+    threads = shr__thread;
+    if (threads) {
+        threads->next = threads->prev = NULL;
+        for (unsigned i = 0; i < SHR_HEAPS; i++)
+            atomic_store_explicit(&threads->lanes[i], NULL, memory_order_relaxed);
+    }
+}
+
+const char *sharena_strerror(int code)
+{
+    switch (code) {
+    case 0:
+        return "success";
+#define SHARENA_ERROR_TEXT(name, value, text)                                              \
+    case value:                                                                            \
+        return text;
+        SHARENA_ERRORS(SHARENA_ERROR_TEXT)
+#undef SHARENA_ERROR_TEXT
+    default:
+        return "unknown error";
+    }
+}
+
+/* Leaves the sentence and returns the code. */
+int shr__fail(int code, const char *format, ...)
+{
+    struct shr_thread *t = shr__thread_get();
+    va_list list;
+
+    if (!t)
+        return code;
+    va_start(list, format);
+    (void)vsnprintf(t->detail, sizeof t->detail, format, list);
+    va_end(list);
+    return code;
+}
+
+const char *sharena_detail(void)
+{
+    return shr__thread ? shr__thread->detail : "";
+}
+
+/* How messages call the heap: its name, or the first digits of its uuid. */
+const char *shr__label(const sharena_heap *h, char buffer[96])
+{
+    const uint8_t *u = h->super.uuid;
+
+    if (h->super.name[0])
+        (void)snprintf(buffer, 96, "heap '%s'", h->super.name);
+    else
+        (void)snprintf(buffer, 96, "heap %02x%02x%02x%02x", u[0], u[1], u[2], u[3]);
+    return buffer;
+}

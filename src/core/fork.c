@@ -1,0 +1,232 @@
+/* Fork: the child is a holder of everything its parent holds, from its first instruction on.
+ *
+ * The prepare handler takes every lock of every heap and a slot for the child (EMBRYO, judged
+ * by its lock alone, which both sides keep alive by a mapping that this one fork inherits),
+ * stops the lanes, and stamps the child's bit on every held block: touch bit, mark, mask.
+ * Everything stays locked and stopped across fork(); both sides let go.  If fork fails, or
+ * the child dies at once, nobody keeps the slot's lock: a dead slot, which a reaper empties.
+ *
+ * Guests.  A fork can't be refused.  Without a free slot the child shares its parent's: it
+ * inherits the parent's lock page, so that the slot is dead only when both are gone, and what
+ * is held at the fork is pinned till then by one more reference, never dropped.
+ *
+ * No stamp goes on a slab's run mask, nor on a run half taken or a slab half cut: they are in
+ * no table, and the child starts without its parent's lanes.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+static void lock_heap(sharena_heap *h)
+{
+    pthread_mutex_lock(&h->lanes_lock);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        pthread_mutex_lock(&h->shards[i].lock);
+    pthread_mutex_lock(&h->leaf);
+    shr__lanes_stop(h);
+}
+
+static void unlock_heap(sharena_heap *h)
+{
+    pthread_mutex_unlock(&h->leaf);
+    for (unsigned i = SHR_SHARDS; i-- > 0;)
+        pthread_mutex_unlock(&h->shards[i].lock);
+    pthread_mutex_unlock(&h->lanes_lock);
+    pthread_mutex_unlock(&h->reap_lock);
+    pthread_mutex_unlock(&h->names_lock);
+}
+
+static void reset_locks(sharena_heap *h)
+{
+    (void)pthread_mutex_init(&h->leaf, NULL);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
+    (void)pthread_mutex_init(&h->lanes_lock, NULL);
+    (void)pthread_mutex_init(&h->reap_lock, NULL);
+    (void)pthread_mutex_init(&h->names_lock, NULL);
+}
+
+/* ---- what is held ------------------------------------------------------------------------ */
+
+static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
+{
+    uint64_t gen;
+
+    shr__touch(h, b->unit, child);
+    shr__export_mark(h, b, SHR_MARK_SHARED);
+    (void)or64_seq(b->mask, child);
+    if (!b->class) { /* on behalf of another: abort a closing */
+        gen = load64_seq(b->gen);
+        while ((gen & 1) && !cas64_seq(b->gen, &gen, gen & ~(uint64_t)1))
+            ;
+    }
+}
+
+/* A guest's parent holds one reference more than it will ever drop. */
+static void pin(sharena_heap *h, const struct block *b, uint64_t unused)
+{
+    struct shard *d = shr__shard(h, b->offset >> SHR_UNIT_SHIFT);
+    struct holding *e = shr__holding(d, b->offset);
+
+    (void)unused;
+    shr__export_mark(h, b, SHR_MARK_SHARED);
+    if (e)
+        e->count += e->count < UINT32_MAX;
+    else if (shr__holding_reserve(d) == 0)
+        (void)shr__holding_add(d, b->offset, shr__number(b), 2, 0);
+}
+
+static void each_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t bit,
+                       void (*act)(sharena_heap *, const struct block *, uint64_t))
+{
+    const struct shr_class *c = &shr__classes[class];
+
+    for (uint32_t i = 0; i < c->capacity; i++) {
+        struct desc_shm *d = &h->descs[(unit << 12) + i];
+        struct block b = {.unit = &h->units[unit],
+                          .mask = &d->mask,
+                          .gen = &d->gen,
+                          .offset = (unit << SHR_UNIT_SHIFT) + (uint64_t)i * c->size,
+                          .size = c->size,
+                          .head = (uint32_t)unit,
+                          .class = class,
+                          .index = i};
+        if (load64_relaxed(&d->mask) & h->mine)
+            act(h, &b, bit);
+    }
+}
+
+/* Every block that this process holds; all locks are held, all lanes stopped. */
+static void each_held(sharena_heap *h, uint64_t bit,
+                      void (*act)(sharena_heap *, const struct block *, uint64_t))
+{
+    uint64_t used = load64_acquire(&h->control->used_units);
+
+    used = used < h->n_units ? used : h->n_units;
+    for (uint64_t u = 0; u < used; u++) {
+        uint32_t class;
+        if (!(load64_relaxed(&h->units[u].touch) & h->mine))
+            continue;
+        class = load32_acquire(&h->units[u].class);
+        if (class && class < shr__n_classes &&
+            load32_acquire(&h->units[u].pages) >= shr__classes[class].pages)
+            each_small(h, u, class, bit, act);
+    }
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        for (uint32_t k = 0; k < h->shards[i].room; k++) {
+            struct holding *e = &h->shards[i].table[k];
+            struct block b;
+            if (e->offset && e->units && shr__decode(h, e->offset - 1, &b) == 0 && !b.class)
+                act(h, &b, bit);
+        }
+}
+
+/* ---- the handlers --------------------------------------------------------------------------- */
+
+static void take_embryo(sharena_heap *h)
+{
+    unsigned slot;
+    int code;
+
+    h->embryo_page = NULL;
+    h->embryo_guest = 1;
+    if (h->guest)
+        return;
+    code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &h->embryo_k,
+                          &h->embryo_page);
+    if (code == SHARENA_EPROCESSES) {
+        (void)shr__reap(h, NULL, 1);
+        code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &h->embryo_k,
+                              &h->embryo_page);
+    }
+    if (code == 0) {
+        h->embryo_guest = 0;
+        h->embryo_slot = slot;
+        shr__sys_lock_page_fork(h->embryo_page, 1);
+    }
+}
+
+static void prepare(void)
+{
+    pthread_mutex_lock(&shr__heaps_lock);
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        sharena_heap *h = shr__heap_at(i);
+        if (!h)
+            continue;
+        pthread_mutex_lock(&h->names_lock);
+        take_embryo(h);
+        pthread_mutex_lock(&h->reap_lock);
+        lock_heap(h);
+        if (!h->embryo_guest) {
+            each_held(h, (uint64_t)1 << h->embryo_slot, stamp);
+        } else {
+            if (!h->guest)
+                each_held(h, 0, pin);
+            shr__sys_lock_page_fork(h->lock_page, 1);
+        }
+    }
+    shr__thread_lock();
+}
+
+static void parent(void)
+{
+    shr__thread_unlock();
+    for (unsigned i = SHR_HEAPS; i-- > 0;) {
+        sharena_heap *h = shr__heap_at(i);
+        if (!h)
+            continue;
+        if (h->embryo_guest) {
+            shr__sys_lock_page_fork(h->lock_page, 0);
+            h->guests++;
+            (void)add32_relaxed(&shr__slot(h, h->slot)->guests, 1);
+        } else {
+            shr__sys_lock_page_drop(h->embryo_page);
+        }
+        shr__lanes_go(h);
+        unlock_heap(h);
+    }
+    pthread_mutex_unlock(&shr__heaps_lock);
+}
+
+static void become(sharena_heap *h)
+{
+    struct slot_shm *slot;
+    uint64_t state = SHR_STATE(h->embryo_k, SLOT_EMBRYO);
+
+    h->slot = h->embryo_slot;
+    h->k = h->embryo_k;
+    h->mine = (uint64_t)1 << h->slot;
+    h->lock_page = h->embryo_page;
+    h->guests = 0;
+    shr__sys_lock_page_fork(h->lock_page, 0);
+    slot = shr__slot(h, h->slot);
+    shr__slot_describe(h, h->slot);
+    (void)cas64_acq_rel(&slot->state, &state, SHR_STATE(h->k, SLOT_LIVE));
+}
+
+static void child(void)
+{
+    (void)shr__sys_membarrier_register();
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        sharena_heap *h = shr__heap_at(i);
+        if (!h)
+            continue;
+        shr__lanes_forget(h);
+        if (h->embryo_guest) {
+            h->guest = 1;
+            shr__sys_lock_page_fork(h->lock_page, 0);
+        } else {
+            become(h);
+        }
+        reset_locks(h);
+    }
+    shr__thread_after_fork();
+    (void)pthread_mutex_init(&shr__heaps_lock, NULL);
+}
+
+/* Early, so that ours is the last prepare handler to run: other libraries' handlers may still
+ * use the heap. */
+__attribute__((constructor)) static void register_handlers(void)
+{
+    (void)pthread_atfork(prepare, parent, child);
+}

@@ -1,0 +1,628 @@
+/* Heaps: making, finding, joining and leaving one.
+ *
+ * Unnamed heaps are memfds sealed against shrinking: not bounded by the size of /dev/shm, gone
+ * with their last user.  Named ones are files in /dev/shm, made whole under no name (O_TMPFILE)
+ * and linked then: a creator that dies leaves nothing, and nobody ever opens half a heap.
+ *
+ * A file is opened by O_PATH first, must be a regular file of this user on a local file
+ * system, and its superblock is checked against the layout that its own size demands; the
+ * private copy is used from then on.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+#define DATA_ALIGN ((uint64_t)2 << 20)
+#define LIMIT_MIN ((uint64_t)4 << 20)
+
+static uint64_t round_up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* ---- layout ----------------------------------------------------------------------------------- */
+
+/* Everything follows from the number of units. */
+static void lay_out(struct super_shm *s, uint64_t units)
+{
+    uint64_t extent = SHR_EXTENT_UNITS_MAX, at = SHR_AT_UNITS_PART;
+
+    while (extent > SHR_EXTENT_UNITS_MIN && extent * 16 > units)
+        extent /= 2;
+    s->extent_units = (uint32_t)extent;
+    s->units = round_up(units, extent);
+    s->heads = at;
+    s->commit = at += round_up(s->units / 8, SHR_PAGE);
+    s->dirty = at += round_up(s->units / 8, SHR_PAGE);
+    s->extents = at += round_up(s->units / 8, SHR_PAGE);
+    s->units_at = at += round_up(s->units / extent * sizeof(struct extent_shm), SHR_PAGE);
+    s->descriptors = at += round_up(s->units * sizeof(struct unit_shm), SHR_UNIT);
+    s->data = round_up(at + (s->units << SHR_UNIT_SHIFT), DATA_ALIGN);
+    s->file_bytes = s->data + (s->units << SHR_UNIT_SHIFT);
+}
+
+static uint64_t checksum(const struct super_shm *s)
+{
+    const uint8_t *p = (const uint8_t *)s;
+    uint64_t hash = 0xcbf29ce484222325u;
+
+    for (size_t i = 0; i < offsetof(struct super_shm, checksum); i++)
+        hash = (hash ^ p[i]) * 0x100000001b3u;
+    return hash;
+}
+
+static int valid_name(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n > 0 && n <= 64 && name[0] != '.' &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
+static int bad_name(const char *name)
+{
+    return shr__fail(SHARENA_EINVAL,
+                     "'%.80s' is no name for a heap: use 1 to 64 letters, digits, '.', '_' and "
+                     "'-', not starting with '.'",
+                     name);
+}
+
+static void path_of(const char *name, char path[128])
+{
+    (void)snprintf(path, 128, "/dev/shm/sharena.%s", name);
+}
+
+/* ---- the private side --------------------------------------------------------------------------- */
+
+static int make_private(sharena_heap *h)
+{
+    h->slab_of_bytes = h->n_units * sizeof(void *);
+    h->memo_bytes = round_up(h->n_units / h->extent_units * sizeof(uint64_t), SHR_PAGE);
+    h->slab_of = shr__sys_map_private(h->slab_of_bytes);
+    h->memo = shr__sys_map_private(h->memo_bytes);
+    (void)pthread_mutex_init(&h->names_lock, NULL);
+    (void)pthread_mutex_init(&h->reap_lock, NULL);
+    (void)pthread_mutex_init(&h->lanes_lock, NULL);
+    (void)pthread_mutex_init(&h->leaf, NULL);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
+    return h->slab_of && h->memo ? 0 : SHARENA_ENOMEM;
+}
+
+static void free_heap(sharena_heap *h)
+{
+    if (!h)
+        return;
+    shr__lanes_forget(h);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        free(h->shards[i].table);
+    if (h->slab_of)
+        shr__sys_unmap((void *)(uintptr_t)h->slab_of, h->slab_of_bytes);
+    if (h->memo)
+        shr__sys_unmap((void *)(uintptr_t)h->memo, h->memo_bytes);
+    if (h->map_start)
+        shr__sys_unmap(h->map_start, h->map_start_bytes);
+    shr__sys_lock_page_drop(h->lock_page);
+    if ((int)load32_relaxed(&h->fd) >= 0)
+        (void)shr__sys_close((int)load32_relaxed(&h->fd));
+    free(h);
+}
+
+/* Maps the file of h->super and points into it. */
+static int map_heap(sharena_heap *h)
+{
+    const struct super_shm *s = &h->super;
+
+    h->map_bytes = s->file_bytes;
+    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, DATA_ALIGN, &h->map_start,
+                           &h->map_start_bytes);
+    if (!h->base)
+        return shr__fail(SHARENA_ESYSTEM,
+                         "can't map %llu bytes of address space (%s); create the heap with a "
+                         "smaller reserve, or raise RLIMIT_AS",
+                         (unsigned long long)s->file_bytes, strerror(errno));
+    h->data = h->base + s->data;
+    h->n_units = s->units;
+    h->extent_units = s->extent_units;
+    h->data_bytes = s->units << SHR_UNIT_SHIFT;
+    h->limit_units = s->limit_bytes >> SHR_UNIT_SHIFT;
+    h->retain_units = s->retain_bytes >> SHR_UNIT_SHIFT;
+    h->control = (struct control_shm *)(void *)(h->base + SHR_AT_CONTROL);
+    h->heads = (shr_a64 *)(void *)(h->base + s->heads);
+    h->commit = (shr_a64 *)(void *)(h->base + s->commit);
+    h->dirty = (shr_a64 *)(void *)(h->base + s->dirty);
+    h->extents = (struct extent_shm *)(void *)(h->base + s->extents);
+    h->units = (struct unit_shm *)(void *)(h->base + s->units_at);
+    h->descs = (struct desc_shm *)(void *)(h->base + s->descriptors);
+    if (make_private(h) != 0)
+        return shr__fail(SHARENA_ENOMEM, "no private memory for the heap's own tables");
+    return 0;
+}
+
+/* ---- joining ---------------------------------------------------------------------------------------- */
+
+static int take_slot(sharena_heap *h)
+{
+    char name[96];
+    unsigned slot;
+    int code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+
+    if (code == SHARENA_EPROCESSES) {
+        /* the reaper's slot, for as long as it takes to look for the dead */
+        code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
+                              &h->lock_page);
+        if (code == 0) {
+            h->slot = slot;
+            h->mine = (uint64_t)1 << slot;
+            (void)shr__reap(h, NULL, 1);
+            shr__reap_self(h);
+            shr__sys_lock_page_drop(h->lock_page);
+            h->lock_page = NULL;
+            h->slot = SHR_SLOTS;
+        }
+        code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+    }
+    if (code == SHARENA_EPROCESSES)
+        return shr__fail(code, "%s is used by %u processes, which is as many as it can hold; wait "
+                               "until one ends, or use another heap",
+                         shr__label(h, name), SHR_PROCESSES);
+    if (code)
+        return shr__fail(code, "can't join %s: no descriptor or lock to be had (%s)",
+                         shr__label(h, name), strerror(errno));
+    h->slot = slot;
+    h->mine = (uint64_t)1 << slot;
+    return 0;
+}
+
+static void go_live(sharena_heap *h)
+{
+    uint64_t state = SHR_STATE(h->k, SLOT_INIT);
+
+    shr__slot_describe(h, h->slot);
+    (void)cas64_acq_rel(&shr__slot(h, h->slot)->state, &state, SHR_STATE(h->k, SLOT_LIVE));
+}
+
+static int publish(sharena_heap *h)
+{
+    for (unsigned i = 0; i < SHR_HEAPS; i++)
+        if (!shr__heap_at(i)) {
+            h->index = i;
+            h->attached = 1;
+            atomic_store_explicit(&shr__heaps[i], h, memory_order_release);
+            return 0;
+        }
+    return shr__fail(SHARENA_ENOMEM, "this process is attached to %u heaps already", SHR_HEAPS);
+}
+
+static void library_init(void)
+{
+    shr__classes_init();
+    shr__lanes_init();
+}
+
+static sharena_heap *new_heap(int fd)
+{
+    sharena_heap *h = calloc(1, sizeof *h);
+    uint64_t bytes;
+    uint32_t uid;
+
+    library_init();
+    if (!h) {
+        (void)shr__sys_close(fd);
+        return NULL;
+    }
+    h->slot = SHR_SLOTS;
+    store32_relaxed(&h->fd, (uint32_t)shr__sys_move_high(fd));
+    (void)shr__sys_identity((int)load32_relaxed(&h->fd), &h->dev, &h->ino, &bytes, &uid);
+    return h;
+}
+
+/* ---- create --------------------------------------------------------------------------------------------- */
+
+static int fill_super(struct super_shm *s, const char *name, const sharena_options *o)
+{
+    uint64_t ram = shr__sys_ram(), reserve;
+
+    memset(s, 0, sizeof *s);
+    memcpy(s->magic, SHR_MAGIC, 8);
+    s->format = SHR_FORMAT;
+    s->words = 1;
+    s->unit_shift = SHR_UNIT_SHIFT;
+    s->limit_bytes = o && o->limit_bytes ? o->limit_bytes : shr__default_limit();
+    if (s->limit_bytes < LIMIT_MIN)
+        return shr__fail(SHARENA_EINVAL, "a limit of %llu bytes is less than the least, %llu",
+                         (unsigned long long)s->limit_bytes, (unsigned long long)LIMIT_MIN);
+    reserve = o && o->reserve_bytes ? o->reserve_bytes : 4 * ram;
+    if (reserve < s->limit_bytes && !(o && o->reserve_bytes))
+        reserve = s->limit_bytes;
+    if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX || s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
+        return shr__fail(SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
+                         (unsigned long long)(SHR_UNITS_MAX << SHR_UNIT_SHIFT));
+    lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
+                                   : round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
+    s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
+    s->ticket_ms = o && o->ticket_ms ? o->ticket_ms : 3600u * 1000u;
+    s->grace_ms = o && o->grace_ms ? o->grace_ms : 60u * 1000u;
+    s->mode = o && o->mode ? o->mode & 0666u : 0600u;
+    s->uid = shr__sys_uid();
+    s->machine = shr__sys_machine();
+    s->created_ns = shr__sys_real_ns();
+    s->creator_pid = shr__sys_pid();
+    shr__sys_random(s->uuid, sizeof s->uuid);
+    if (name)
+        memcpy(s->name, name, strlen(name));
+    s->checksum = checksum(s);
+    return 0;
+}
+
+static int open_backing(const struct super_shm *s)
+{
+    char name[32];
+    int fd;
+
+    if (s->name[0])
+        return shr__sys_tmpfile("/dev/shm", s->mode);
+    (void)snprintf(name, sizeof name, "sharena:%02x%02x%02x%02x", s->uuid[0], s->uuid[1],
+                   s->uuid[2], s->uuid[3]);
+    fd = shr__sys_memfd(name);
+    return fd;
+}
+
+static int create_in(sharena_heap *h)
+{
+    const struct super_shm *s = &h->super;
+    int fd = (int)load32_relaxed(&h->fd), code;
+
+    if (shr__sys_truncate(fd, s->file_bytes) != 0)
+        return shr__fail(SHARENA_ESYSTEM,
+                         "can't reserve a file of %llu bytes (%s); create the heap with a smaller "
+                         "reserve, or raise RLIMIT_FSIZE",
+                         (unsigned long long)s->file_bytes, strerror(errno));
+    if (!s->name[0])
+        (void)shr__sys_seal(fd);
+    code = shr__sys_commit(fd, 0, SHR_AT_NAMES);
+    if (code)
+        return shr__fail(code, "no room for a new heap (%s)", sharena_strerror(code));
+    code = map_heap(h);
+    if (code)
+        return code;
+    store64_relaxed(&h->control->committed_meta, SHR_AT_NAMES);
+    memcpy(h->base, s, sizeof *s);
+    code = take_slot(h);
+    if (code == 0)
+        go_live(h);
+    return code;
+}
+
+static int cant_open(const char *what)
+{
+    return shr__fail(errno == ENOSPC ? SHARENA_ENOSPACE : errno == EACCES ? SHARENA_EPERM
+                                                                          : SHARENA_ESYSTEM,
+                     "can't make a file for %s (%s)", what, strerror(errno));
+}
+
+int sharena_create(const char *name, const sharena_options *options, sharena_heap **out)
+{
+    struct super_shm s;
+    sharena_heap *h;
+    char path[128];
+    int fd, code;
+
+    if (name && !valid_name(name))
+        return bad_name(name);
+    code = fill_super(&s, name, options);
+    if (code)
+        return code;
+    fd = open_backing(&s);
+    if (fd < 0)
+        return cant_open(name ? "a named heap in /dev/shm" : "an unnamed heap");
+    h = new_heap(fd);
+    if (!h)
+        return SHARENA_ENOMEM;
+    h->super = s;
+    pthread_mutex_lock(&shr__heaps_lock);
+    code = create_in(h);
+    if (code == 0 && name) {
+        path_of(name, path);
+        if (shr__sys_publish((int)load32_relaxed(&h->fd), path, s.mode) != 0)
+            code = errno == EEXIST
+                       ? shr__fail(SHARENA_EEXIST,
+                                   "a heap named '%s' exists; attach to it, or remove it with "
+                                   "python -m sharena rm %s",
+                                   name, name)
+                       : cant_open(path);
+    }
+    if (code == 0)
+        code = publish(h);
+    pthread_mutex_unlock(&shr__heaps_lock);
+    if (code) {
+        free_heap(h);
+        return code;
+    }
+    *out = h;
+    return 0;
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------------ */
+
+/* Everything that could mislead us, before the first write. */
+static int check_super(const struct super_shm *s, uint64_t file_bytes, uint32_t file_uid)
+{
+    struct super_shm again = *s;
+
+    if (memcmp(s->magic, SHR_MAGIC, 8) != 0)
+        return shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap");
+    if (s->format != SHR_FORMAT || s->words != 1)
+        return shr__fail(SHARENA_EVERSION,
+                         "the heap has format %u with %u mask words, this library reads format %u "
+                         "with 1; use the same version of sharena in all processes",
+                         s->format, s->words, SHR_FORMAT);
+    if (s->unit_shift != SHR_UNIT_SHIFT || s->units == 0 || s->units > SHR_UNITS_MAX)
+        return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged (geometry)");
+    lay_out(&again, s->units);
+    again.checksum = checksum(s);
+    if (memcmp(&again, s, sizeof again) != 0 || file_bytes < s->file_bytes)
+        return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged");
+    if (s->machine != shr__sys_machine())
+        return shr__fail(SHARENA_EREMOTE, "the heap was made on another machine or before a reboot");
+    if (file_uid != shr__sys_uid() && shr__sys_uid() != 0 && !(s->mode & 066u))
+        return shr__fail(SHARENA_EPERM, "the heap belongs to user %u", file_uid);
+    return 0;
+}
+
+static sharena_heap *attached(const uint8_t uuid[16])
+{
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        sharena_heap *h = shr__heap_at(i);
+        if (h && memcmp(h->super.uuid, uuid, 16) == 0)
+            return h;
+    }
+    return NULL;
+}
+
+/* Joins the heap open at fd, which is closed or kept.  uuid: what it must be, or NULL. */
+static int attach_fd(int fd, const uint8_t *uuid, sharena_heap **out)
+{
+    uint64_t dev, ino, bytes = 0;
+    struct super_shm s;
+    sharena_heap *h;
+    uint32_t uid = 0;
+    int code;
+
+    if (shr__sys_identity(fd, &dev, &ino, &bytes, &uid) != 0 || bytes < SHR_PAGE ||
+        shr__sys_read(fd, &s, sizeof s, 0) != 0)
+        code = shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap (it has %llu bytes)",
+                         (unsigned long long)bytes);
+    else
+        code = check_super(&s, bytes, uid);
+    if (code == 0 && uuid && memcmp(uuid, s.uuid, 16) != 0)
+        code = shr__fail(SHARENA_ENOTFOUND, "another heap is found in its place");
+    if (code) {
+        (void)shr__sys_close(fd);
+        return code;
+    }
+    pthread_mutex_lock(&shr__heaps_lock);
+    h = attached(s.uuid);
+    if (h) {
+        (void)shr__sys_close(fd);
+        h->attached++;
+    } else if ((h = new_heap(fd)) == NULL) {
+        code = SHARENA_ENOMEM;
+    } else {
+        h->super = s;
+        code = map_heap(h);
+        if (code == 0)
+            code = take_slot(h);
+        if (code == 0) {
+            go_live(h);
+            code = publish(h);
+        }
+        if (code) {
+            pthread_mutex_unlock(&shr__heaps_lock);
+            free_heap(h);
+            return code;
+        }
+    }
+    pthread_mutex_unlock(&shr__heaps_lock);
+    if (code == 0)
+        *out = h;
+    return code;
+}
+
+static int open_named(const char *name, int *fd)
+{
+    char path[128];
+    unsigned uid;
+    int remote;
+
+    if (!valid_name(name))
+        return bad_name(name);
+    path_of(name, path);
+    *fd = shr__sys_open_path(path, &uid, &remote);
+    if (*fd >= 0)
+        return 0;
+    if (remote)
+        return shr__fail(SHARENA_ENOTHEAP, "%s lies on a file system that is not local", path);
+    if (errno == ENOENT)
+        return shr__fail(SHARENA_ENOTFOUND, "there is no heap named '%s'; python -m sharena ls "
+                                            "lists those there are",
+                         name);
+    if (errno == EACCES || errno == EPERM)
+        return shr__fail(SHARENA_EPERM, "the heap '%s' belongs to another user", name);
+    if (errno == EINVAL || errno == ELOOP || errno == EISDIR)
+        return shr__fail(SHARENA_ENOTHEAP, "%s is not a regular file", path);
+    return shr__fail(SHARENA_ESYSTEM, "can't open %s (%s)", path, strerror(errno));
+}
+
+int sharena_attach(const char *name, sharena_heap **out)
+{
+    int fd, code = open_named(name, &fd);
+
+    return code ? code : attach_fd(fd, NULL, out);
+}
+
+int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16], sharena_heap **out)
+{
+    int own = shr__sys_open_process((int)pid, fd);
+
+    if (own < 0)
+        return shr__fail(errno == EACCES || errno == EPERM ? SHARENA_EPERM : SHARENA_ENOTFOUND,
+                         "can't open the heap of process %d (%s)", (int)pid, strerror(errno));
+    return attach_fd(own, uuid, out);
+}
+
+struct wanted {
+    const uint8_t *uuid;
+    sharena_heap *heap;
+    int code;
+};
+
+static int try_descriptor(int pid, int fd, void *argument)
+{
+    struct wanted *w = argument;
+    int own = shr__sys_open_process(pid, fd);
+
+    if (own < 0)
+        return 0;
+    w->code = attach_fd(own, w->uuid, &w->heap);
+    return w->code == 0 || w->code == SHARENA_EPROCESSES;
+}
+
+int sharena_attach_uuid(const uint8_t uuid[16], sharena_heap **out)
+{
+    struct wanted w = {uuid, NULL, SHARENA_ENOTFOUND};
+    char link[48];
+
+    (void)snprintf(link, sizeof link, "/memfd:sharena:%02x%02x%02x%02x", uuid[0], uuid[1],
+                   uuid[2], uuid[3]);
+    (void)shr__sys_scan_memfd(link, try_descriptor, &w);
+    if (w.heap) {
+        *out = w.heap;
+        return 0;
+    }
+    if (w.code == SHARENA_EPROCESSES)
+        return w.code;
+    return shr__fail(SHARENA_ENOTFOUND,
+                     "the heap %02x%02x%02x%02x is gone: no process of this user has it open",
+                     uuid[0], uuid[1], uuid[2], uuid[3]);
+}
+
+int sharena_attach_handle(const sharena_handle *handle, sharena_heap **out)
+{
+    sharena_heap *h;
+    int code;
+
+    if (handle->machine != shr__sys_machine())
+        return shr__fail(SHARENA_EREMOTE, "the handle comes from another machine; handles only "
+                                          "work on the machine they were made on: send the data");
+    pthread_mutex_lock(&shr__heaps_lock);
+    h = attached(handle->heap);
+    if (h)
+        h->attached++;
+    pthread_mutex_unlock(&shr__heaps_lock);
+    if (h) {
+        *out = h;
+        return 0;
+    }
+    if (handle->uid != shr__sys_uid() && shr__sys_uid() != 0)
+        return shr__fail(SHARENA_EPERM,
+                         "the handle comes from user %u; heaps are private to their user",
+                         handle->uid);
+    code = sharena_attach_process((pid_t)handle->pid, handle->fd, handle->heap, out);
+    if (code == 0 || code == SHARENA_EPROCESSES)
+        return code;
+    return sharena_attach_uuid(handle->heap, out);
+}
+
+/* ---- leaving ------------------------------------------------------------------------------------------------- */
+
+int sharena_detach(sharena_heap *h)
+{
+    pthread_mutex_lock(&shr__heaps_lock);
+    if (--h->attached > 0) {
+        pthread_mutex_unlock(&shr__heaps_lock);
+        return 0;
+    }
+    atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
+    shr__thread_forget(h->index);
+    shr__lanes_forget(h);
+    /* with guests about, the slot is theirs too: it stays for a reaper */
+    if (!h->guest && h->guests == 0)
+        shr__reap_self(h);
+    free_heap(h);
+    pthread_mutex_unlock(&shr__heaps_lock);
+    return 0;
+}
+
+static int count_others(const sharena_process *p, void *argument)
+{
+    *(unsigned *)argument += p->alive && p->pid != shr__sys_pid();
+    return 0;
+}
+
+int sharena_unlink(const char *name, int force)
+{
+    sharena_heap *h = NULL;
+    unsigned others = 0;
+    char path[128];
+    int fd, code = open_named(name, &fd);
+
+    if (code)
+        return code;
+    path_of(name, path);
+    code = attach_fd(fd, NULL, &h);
+    if (code == 0) {
+        (void)sharena_process_list(h, count_others, &others);
+        (void)sharena_detach(h);
+    } else if (!force) {
+        return code;
+    }
+    if (others && !force)
+        return shr__fail(SHARENA_EBUSY,
+                         "the heap '%s' is in use by %u other process%s; end them, or use force "
+                         "(they keep the memory, but nobody new finds it)",
+                         name, others, others == 1 ? "" : "es");
+    if (shr__sys_unlink(path) != 0)
+        return shr__fail(errno == ENOENT ? SHARENA_ENOTFOUND : SHARENA_ESYSTEM,
+                         "can't remove %s (%s)", path, strerror(errno));
+    return 0;
+}
+
+/* ---- looking up ------------------------------------------------------------------------------------------------ */
+
+const uint8_t *sharena_uuid(const sharena_heap *h)
+{
+    return h->super.uuid;
+}
+
+const char *sharena_name(const sharena_heap *h)
+{
+    return h->super.name[0] ? h->super.name : NULL;
+}
+
+int sharena_descriptor(const sharena_heap *h)
+{
+    return (int)load32_relaxed(&h->fd);
+}
+
+int sharena_is_guest(const sharena_heap *h)
+{
+    return (int)h->guest;
+}
+
+sharena_heap *sharena_heap_by_uuid(const uint8_t uuid[16])
+{
+    return attached(uuid);
+}
+
+sharena_heap *sharena_heap_of(const void *address)
+{
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        sharena_heap *h = shr__heap_at(i);
+        if (h && (uint64_t)((const uint8_t *)address - h->data) < h->data_bytes)
+            return h;
+    }
+    return NULL;
+}

@@ -1,0 +1,456 @@
+/* Private types of the core and what crosses its files.
+ *
+ * The files are a ladder, each calls only downward:
+ *   sys · error · room · process · descriptor · commit · run · retain · slab · release ·
+ *   ticket · name · reap · alloc · fork · check · stats · heap
+ * Locks of a process, in this order (nobody takes one to the left while holding one to the
+ * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
+ */
+#ifndef SHR_INTERNAL_H
+#define SHR_INTERNAL_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "layout.h"
+#include "sharena/sharena.h"
+
+#define SHR_LIKELY(x) __builtin_expect(!!(x), 1)
+#define SHR_UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#ifdef SHR_DEBUG
+#include <assert.h>
+#define SHR_ASSERT(x) assert(x)
+#else
+#define SHR_ASSERT(x) ((void)0)
+#endif
+
+#define SHR_HEAPS 64u   /* heaps a process can be attached to at once */
+#define SHR_SHARDS 64u  /* private unit locks; a unit belongs to shard (unit % 64) */
+#define SHR_SMALL_MAX 32768u
+#define SHR_CLASSES_MAX 64u
+#define SHR_STEP ((uint64_t)8 << 20) /* bytes committed or punched between two looks around */
+
+/* ---- thread: the one pointer of thread-local storage ------------------------------- */
+
+struct lane;
+struct shr_thread {
+    struct lane *_Atomic lanes[SHR_HEAPS];
+    struct shr_thread *next, *prev;
+    char detail[640];
+};
+extern _Thread_local struct shr_thread *shr__thread
+    __attribute__((tls_model("initial-exec")));
+
+/* ---- slabs and lanes (private) ------------------------------------------------------ */
+
+struct slab { /* never unmapped while the heap is attached: a stale pointer may be read */
+    struct desc_shm *descs;
+    uint8_t *start;
+    uint64_t reciprocal; /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
+    uint32_t size;
+    uint32_t capacity;
+    uint32_t n_free;
+    shr_a32 used;        /* taken here and not put back here: private + left; the lane's */
+    shr_a32 left;        /* of these, the ones that left the lane's regime: exported, stamped,
+                            released by a sibling; recounted by a rescan */
+    uint32_t class;
+    uint32_t unit;
+    uint32_t list;       /* LIST_ */
+    struct lane *_Atomic lane;
+    struct slab *next, *prev, *all;
+    uint16_t *free;      /* stack of free indices */
+    uint32_t free_room;  /* entries that `free` can take */
+};
+
+enum { LIST_NONE, LIST_CURRENT, LIST_PARTIAL, LIST_FULL };
+
+struct bin {
+    struct slab *current;
+    struct slab *partial; /* with free blocks */
+    struct slab *full;
+    uint32_t slabs;
+    uint32_t rescanned;   /* number of slabs at the last rescan of all */
+};
+
+struct lane {            /* one a thread and heap */
+    shr_a32 busy;        /* 1 inside the bracket: mask, gen and lists may be in motion */
+    shr_a32 stop;        /* a forker, a trimmer or an exporter waits for busy = 0 */
+    uint32_t fenced;     /* no membarrier here: fence after busy = 1 */
+    sharena_heap *heap;
+    struct shr_thread *owner; /* NULL: idle, waits for the next thread */
+    struct lane *next;
+    uint32_t empty_units; /* of slabs in the partial lists that are wholly free */
+    struct bin bins[SHR_CLASSES_MAX];
+};
+
+/* ---- holdings: what this process holds beyond plain lane-private blocks -------------- */
+
+struct holding {
+    uint64_t offset; /* of the block in the data area, + 1; 0: empty */
+    uint64_t number;
+    uint32_t count;
+    uint32_t units;  /* of a run; 0: a small block */
+};
+
+struct shard {
+    pthread_mutex_t lock;
+    struct holding *table; /* open addressing, a power of two of entries */
+    uint32_t room, used;
+    uint8_t pad[64 - 40 % 64];
+};
+
+struct run_hint {
+    uint32_t unit, units;
+};
+
+#define SHR_HINT_BINS 40u /* by size: 1 to 8 units exactly, then four a doubling */
+#define SHR_HINT_DEPTH 16u
+
+struct sharena_heap {
+    uint8_t *base;
+    uint8_t *data;
+    uint64_t data_bytes;
+    uint64_t mine; /* bit of the own slot */
+    struct slab *_Atomic *slab_of; /* by unit; lazily touched private memory */
+    struct unit_shm *units;
+    struct desc_shm *descs;
+    uint32_t index; /* in the process's table of heaps */
+    uint32_t guest;
+
+    struct control_shm *control;
+    shr_a64 *heads, *commit, *dirty;
+    struct extent_shm *extents;
+    struct super_shm super; /* private copy, checked once; never read again from the file */
+    uint64_t n_units, extent_units;
+    uint64_t limit_units, retain_units;
+
+    uint64_t map_bytes;
+    void *map_start; /* what was mapped, before alignment */
+    uint64_t map_start_bytes;
+    shr_a32 fd; /* an int */
+    uint64_t dev, ino;
+    uint32_t slot;
+    uint64_t k;
+    void *lock_page; /* keeps the slot's lock alive */
+    uint64_t guests; /* forked children that share the slot */
+    uint32_t attached; /* times attached by this process */
+
+    pthread_mutex_t names_lock; /* outermost: one changer of names a process */
+    pthread_mutex_t reap_lock;
+    pthread_mutex_t lanes_lock;
+    struct lane *lanes;
+    struct shard shards[SHR_SHARDS];
+
+    pthread_mutex_t leaf; /* run hints, pool of slab structs */
+    struct slab *slab_pool, *slab_all;
+    struct run_hint hints[SHR_HINT_BINS][SHR_HINT_DEPTH];
+    uint8_t hint_count[SHR_HINT_BINS];
+    shr_a64 *memo; /* per extent: {changes 32, largest free stretch 32}; lazily touched */
+    uint64_t memo_bytes;
+    uint64_t slab_of_bytes;
+    shr_a64 last_reap_ms; /* rate limit of the looks for the dead */
+    shr_a32 adopt_at[SHR_CLASSES_MAX];   /* where the search for a slab to adopt goes on */
+    shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
+    shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
+
+    /* a fork under way: written by the forker, who holds every lock */
+    uint32_t embryo_slot;
+    uint64_t embryo_k;
+    void *embryo_page;
+    uint32_t embryo_guest;
+};
+
+/* ---- error.c -------------------------------------------------------------------------- */
+
+int shr__fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *shr__label(const sharena_heap *, char buffer[96]);
+struct shr_thread *shr__thread_get(void); /* NULL: no memory */
+/* Calls back for every thread struct of the process (heap.c: detach). */
+void shr__thread_forget(uint32_t heap_index);
+void shr__thread_after_fork(void);
+void shr__thread_lock(void);
+void shr__thread_unlock(void);
+extern void (*shr__thread_leaves)(struct shr_thread *); /* set by slab.c */
+
+/* ---- sys.c: the system calls ------------------------------------------------------------ */
+
+int shr__sys_memfd(const char *name);
+int shr__sys_seal(int fd);
+int shr__sys_reopen(int fd); /* a new open file description */
+int shr__sys_open_process(int pid, int fd);
+int shr__sys_open_path(const char *path, unsigned *uid, int *why_not_local);
+int shr__sys_publish(int fd, const char *path, unsigned mode); /* link O_TMPFILE, no overwrite */
+int shr__sys_tmpfile(const char *dir, unsigned mode);
+int shr__sys_unlink(const char *path);
+int shr__sys_close(int fd);
+int shr__sys_move_high(int fd); /* out of the way of the application's descriptors */
+int shr__sys_truncate(int fd, uint64_t bytes);
+int shr__sys_identity(int fd, uint64_t *dev, uint64_t *ino, uint64_t *bytes, uint32_t *uid);
+uint64_t shr__sys_blocks(int fd); /* bytes the file really has */
+int shr__sys_read(int fd, void *buffer, size_t bytes, uint64_t at);
+void *shr__sys_map(int fd, uint64_t bytes, uint64_t align, void **start, uint64_t *start_bytes);
+void *shr__sys_map_private(uint64_t bytes);
+void shr__sys_unmap(void *p, uint64_t bytes);
+int shr__sys_commit(int fd, uint64_t at, uint64_t bytes); /* 0 or a SHARENA_E code */
+int shr__sys_populate(void *p, uint64_t bytes);           /* the same, and maps the pages */
+int shr__sys_punch(int fd, uint64_t at, uint64_t bytes);
+void *shr__sys_lock_page(int fd, uint64_t at); /* locks the byte on a description of its own */
+void shr__sys_lock_page_fork(void *page, int inherit);
+void shr__sys_lock_page_drop(void *page);
+int shr__sys_lock_test(int fd, uint64_t at); /* 1 held, 0 free, -1 cannot tell */
+int shr__sys_membarrier_register(void);
+void shr__sys_membarrier(void);
+uint64_t shr__sys_now_ms(void);  /* monotonic */
+uint64_t shr__sys_real_ns(void);
+uint64_t shr__sys_machine(void); /* hash of the boot id */
+uint64_t shr__sys_pidns(void);
+int shr__sys_pid(void);
+uint32_t shr__sys_uid(void);
+void shr__sys_random(void *p, size_t bytes);
+void shr__sys_command(char out[32]);
+int shr__sys_scan_memfd(const char *link, int (*found)(int pid, int fd, void *), void *argument);
+void shr__sys_yield(void);
+uint64_t shr__sys_ram(void);
+
+/* ---- room.c ------------------------------------------------------------------------------ */
+
+int shr__room(uint64_t want_bytes, uint64_t *room_bytes, char *where, size_t where_size);
+uint64_t shr__default_limit(void);
+
+/* ---- process.c: slots ----------------------------------------------------------------------- */
+
+#define SHR_STATE(k, s) ((uint64_t)(k) << 8 | (uint64_t)(s))
+#define SHR_STATE_OF(word) ((unsigned)((word)&255u))
+#define SHR_K_OF(word) ((word) >> 8)
+
+extern pthread_mutex_t shr__heaps_lock;
+extern sharena_heap *_Atomic shr__heaps[SHR_HEAPS]; /* attached ones, by index */
+static inline sharena_heap *shr__heap_at(unsigned index)
+{
+    return atomic_load_explicit(&shr__heaps[index], memory_order_acquire);
+}
+
+static inline struct slot_shm *shr__slot(const sharena_heap *h, unsigned s)
+{
+    return (struct slot_shm *)(void *)(h->base + SHR_AT_SLOTS) + s;
+}
+int shr__fd(sharena_heap *h); /* the heap's descriptor, found again if it was closed, or -1 */
+int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state,
+                   unsigned *slot, uint64_t *k, void **page);
+void shr__slot_describe(sharena_heap *h, unsigned slot);
+int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state);
+void shr__slot_free_closing(sharena_heap *h);
+uint64_t shr__exporter(const sharena_heap *h); /* {k 56, slot+1 8} */
+int shr__exporter_alive(sharena_heap *h, uint64_t exporter, int *pid);
+
+static inline uint64_t shr__bits_in(const shr_a64 *map, uint64_t from, uint64_t to)
+{
+    uint64_t n = 0;
+    for (uint64_t u = from; u < to;) {
+        uint64_t low = u & 63, span = 64 - low < to - u ? 64 - low : to - u;
+        uint64_t mask = (span == 64 ? ~(uint64_t)0 : ((uint64_t)1 << span) - 1) << low;
+        n += (uint64_t)__builtin_popcountll(load64_relaxed(&map[u >> 6]) & mask);
+        u += span;
+    }
+    return n;
+}
+
+/* Hint counters never go below 0: a kill may have left one short. */
+static inline void shr__subtract(shr_a64 *counter, uint64_t n)
+{
+    uint64_t seen = load64_relaxed(counter);
+
+    while (n && !cas64_relaxed(counter, &seen, seen > n ? seen - n : 0))
+        ;
+}
+
+/* Before a run is let go, so that whoever takes it finds it counted; returns what was added. */
+static inline uint64_t shr__retained_add(sharena_heap *h, uint64_t unit, uint64_t units)
+{
+    uint64_t n = shr__bits_in(h->commit, unit, unit + units);
+
+    if (n)
+        (void)add64_relaxed(&h->control->retained_units, n);
+    return n;
+}
+
+/* ---- descriptor.c: decoding, holdings, acquire and release ------------------------------------ */
+
+#define SHR_CLASS_OF(word) ((word)&255u)
+#define SHR_INNER_OF(word) (((word) >> 8) & 255u)
+
+struct shr_class {
+    uint32_t size;
+    uint32_t units;    /* of a slab */
+    uint32_t capacity; /* blocks in a slab */
+    uint32_t pages;    /* of descriptors */
+    uint64_t reciprocal;
+};
+extern struct shr_class shr__classes[SHR_CLASSES_MAX];
+extern uint32_t shr__n_classes; /* classes are 1 .. n_classes - 1 */
+extern uint8_t shr__class_of[SHR_SMALL_MAX / 16 + 1];
+void shr__classes_init(void);
+
+struct block { /* a decoded block: the only road from an offset to metadata */
+    struct unit_shm *unit; /* head */
+    shr_a64 *mask, *gen;
+    uint64_t offset;
+    uint64_t size;
+    uint32_t head;  /* unit number */
+    uint32_t class; /* the whole class word of the head */
+    uint32_t index;
+};
+
+struct shard *shr__lock(sharena_heap *h, uint64_t unit);
+void shr__unlock(struct shard *);
+static inline struct shard *shr__shard(sharena_heap *h, uint64_t unit)
+{
+    return &h->shards[unit % SHR_SHARDS];
+}
+/* The tiling. */
+int shr__head(const sharena_heap *h, uint64_t unit); /* acquire */
+uint64_t shr__next_head(const sharena_heap *h, uint64_t unit);
+uint64_t shr__prev_head(const sharena_heap *h, uint64_t unit);
+/* 0, or SHARENA_ESTALE when the offset starts no block (or lies in none, for `within`). */
+int shr__decode(sharena_heap *h, uint64_t offset, struct block *);
+int shr__decode_within(sharena_heap *h, uint64_t offset, struct block *);
+uint64_t shr__number(const struct block *); /* of the present life */
+uint64_t shr__marks(const struct block *);
+uint64_t shr__mark(const struct block *, uint64_t marks); /* returns the marks before */
+void shr__touch(sharena_heap *h, struct unit_shm *, uint64_t bit);
+
+struct holding *shr__holding(struct shard *, uint64_t offset);
+int shr__holding_reserve(struct shard *); /* room for one more */
+struct holding *shr__holding_add(struct shard *, uint64_t offset, uint64_t number,
+                                 uint32_t count, uint32_t units);
+void shr__holding_remove(struct shard *, struct holding *);
+
+/* All under the shard's lock. */
+int shr__hold(sharena_heap *h, struct shard *, struct block *, uint64_t number);
+enum { DROP_KEPT, DROP_SHARED, DROP_LAST };
+int shr__drop(sharena_heap *h, struct shard *, struct block *); /* DROP_ or error */
+/* Clears a bit that is not this process's own (N, the dead one's): DROP_. */
+int shr__drop_bit(sharena_heap *h, struct block *, uint64_t bit);
+int shr__is_mine(sharena_heap *h, struct shard *, const struct block *); /* held by us */
+void shr__export_mark(sharena_heap *h, const struct block *, uint64_t marks);
+/* The slab, if any, in which a lane of this process owns the block. */
+static inline struct slab *shr__slab_at(sharena_heap *h, uint64_t unit)
+{
+    return atomic_load_explicit(&h->slab_of[unit], memory_order_acquire);
+}
+void shr__leave(sharena_heap *h, const struct block *); /* a block left its lane's regime */
+
+/* ---- run.c --------------------------------------------------------------------------------- */
+
+#define RUN_ANYWHERE 1u /* ignore what is known about extents: the last look before failure */
+#define RUN_GROW 2u     /* raise used_units when nothing is found */
+int shr__take(sharena_heap *h, uint64_t unit); /* 1: held in full, its gen committed */
+void shr__give(sharena_heap *h, uint64_t unit); /* drops a run that was never published */
+int shr__run_absorb(sharena_heap *h, uint64_t next); /* takes and merges a free neighbour */
+void shr__run_join(sharena_heap *h, uint64_t next);  /* merges one that is held */
+void shr__run_split(sharena_heap *h, uint64_t at);
+/* Finds, takes and cuts to size; not committed.  SHARENA_ERESERVE: nothing found. */
+int shr__run_find(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags,
+                  uint64_t *unit);
+/* Publishes nothing: what may be called for a run just taken. */
+void shr__run_freed(sharena_heap *h, uint64_t unit, uint64_t units); /* after the last bit */
+int shr__grow(sharena_heap *h, uint64_t units); /* raises used_units */
+
+/* ---- commit.c -------------------------------------------------------------------------------- */
+
+int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero);
+int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes);
+int shr__chunk(sharena_heap *h, uint64_t at); /* commits the chunk of names, sites, tickets */
+int shr__chunk_ready(const sharena_heap *h, uint64_t at);
+/* Sets or clears the bits of units from .. to-1; returns how many changed. */
+uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on);
+
+/* ---- retain.c -------------------------------------------------------------------------------- */
+
+void shr__reuse(sharena_heap *h, uint64_t unit, uint64_t units); /* retained no more */
+void shr__retain_check(sharena_heap *h, uint64_t unit); /* over the budget: punches, this first */
+void shr__run_undo(sharena_heap *h, uint64_t unit, uint64_t units); /* of a run just taken */
+/* Punches free runs, highest first, until `want` units are given back; returns how many. */
+uint64_t shr__punch_free(sharena_heap *h, uint64_t want);
+uint64_t shr__punch_run(sharena_heap *h, uint64_t unit, uint64_t want);
+void shr__decay(sharena_heap *h);
+void shr__recount(sharena_heap *h);
+extern int (*shr__interrupt)(void *);
+extern void *shr__interrupt_argument;
+/* ---- slab.c --------------------------------------------------------------------------------- */
+
+struct lane *shr__lane(sharena_heap *h); /* this thread's, made on first use; NULL: no memory */
+void shr__lane_wait(struct lane *);      /* until the stopper is through */
+static inline int shr__enter(struct lane *l)
+{
+    store32_relaxed(&l->busy, 1);
+    if (SHR_UNLIKELY(l->fenced))
+        shr_full_fence();
+    else
+        shr_compiler_barrier(); /* the stopper's membarrier does the rest */
+    if (SHR_LIKELY(!load32_acquire(&l->stop)))
+        return 1;
+    store32_release(&l->busy, 0);
+    return 0;
+}
+static inline void shr__exit(struct lane *l)
+{
+    store32_release(&l->busy, 0);
+}
+/* Inside the bracket: takes a free block of a slab that has one. */
+static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
+{
+    uint32_t i = s->free[--s->n_free];
+    struct desc_shm *d = &s->descs[i];
+
+    store32_relaxed(&s->used, load32_relaxed(&s->used) + 1);
+    store64_relaxed(&d->gen, (load64_relaxed(&d->gen) & ~SHR_MARKS) + 1);
+    store64_release(&d->mask, h->mine);
+    return i;
+}
+/* RUN_ flags as for shr__run_find(); what it allocates is committed. */
+int shr__small(sharena_heap *h, struct lane *, uint32_t class, unsigned flags, uint64_t *offset);
+/* In the bracket, after a block went back to a slab that is not the lane's current one;
+ * returns a slab to retire after the bracket, or NULL. */
+struct slab *shr__slab_housekeeping(struct lane *, struct slab *);
+void shr__slab_retire(sharena_heap *h, struct slab *);
+/* Adopts the abandoned slab at `unit` and gives it back if it is empty: 1 then. */
+int shr__slab_collect(sharena_heap *h, uint64_t unit);
+int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from);
+unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how many */
+void shr__slab_left(sharena_heap *h, uint64_t unit); /* a block of the slab has left its lane */
+void shr__lanes_stop(sharena_heap *h); /* lanes_lock held; waits until none is busy */
+void shr__lanes_go(sharena_heap *h);
+void shr__lanes_trim(sharena_heap *h); /* gives back every empty slab of every lane */
+void shr__lanes_forget(sharena_heap *h); /* drops the lanes; shared memory is left as it is */
+void shr__lanes_init(void);
+
+/* ---- release.c ------------------------------------------------------------------------------- */
+
+/* After the unlock: what whoever dropped a reference owes (DROP_ as shr__drop() said). */
+void shr__after_drop(sharena_heap *h, const struct block *, int how);
+int shr__release(sharena_heap *h, uint64_t offset); /* the slow release, with its duties */
+
+/* ---- ticket.c ----------------------------------------------------------------------------------- */
+
+/* Under the shard's lock, holding the block; SHARENA_ETICKETS when no entry is free. */
+int shr__ticket_make(sharena_heap *h, struct block *, uint64_t number, unsigned uses,
+                     sharena_handle *);
+void shr__ticket_spend(sharena_heap *h, struct block *, const sharena_handle *, int all);
+void shr__settle(sharena_heap *h, const struct block *, uint64_t number);
+/* With no lock.  timeouts_only: by the heap's own timeouts instead of age_ms. */
+void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, int timeouts_only, size_t *count);
+void shr__tickets_reap(sharena_heap *h, unsigned slot);
+int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharena_handle *,
+                 sharena_block *out);
+void shr__describe(sharena_heap *h, const struct block *, sharena_block *out);
+int shr__usable(sharena_heap *h); /* 0, or the error of a guest */
+
+/* ---- reap.c ------------------------------------------------------------------------------------ */
+
+int shr__reap(sharena_heap *h, unsigned *reaped, int force);
+void shr__reap_self(sharena_heap *h); /* clean detach */
+
+#endif

@@ -1,0 +1,215 @@
+/* The memory format: every struct that lies in shared memory, and nothing else.
+ *
+ * A heap is one file, mapped once; all links are offsets from its first byte:
+ *
+ *   0        superblock      constant after creation, checked once at attach
+ *   4 KiB    control         hints and the two words that are more than hints
+ *   8 KiB    slots           64 process slots; the byte at a slot's start carries its lock
+ *   32 KiB   reach           how far from home the tickets of a block may lie
+ *   64 KiB   names, sites, tickets   committed in chunks of 64 KiB, one bit each in control
+ *            heads           one bit a unit: a run starts here (XOR "starts an extent")
+ *            commit, dirty   one bit a unit each: C, D
+ *            extents         change counters (hints)
+ *            units           64 bytes a unit: the run's descriptor and the unit's class
+ *            descriptors     16 bytes a small block, direct mapped: 64 KiB for each unit
+ *            data            units of 64 KiB
+ *
+ * A file of zeros behind the superblock is the legal virgin heap.  Metadata is never used as
+ * anything else and never punched.  A page of it is committed before it is read or written:
+ * reading a hole of a tmpfs file would allocate it.  heads to units are committed up to
+ * control.used_units, descriptors as far as the unit's header says.
+ *
+ * The truth about a block is its mask: bit s is set if and only if process slot s holds at
+ * least one reference, and the block is free if and only if the mask is 0.
+ *
+ *   what a kill leaves between two stores                  which step repairs it
+ *   gen raised, mask still 0 (allocate)                    none needed: the block is free
+ *   touch bit, no mask bit                                 none needed; a reaper clears it
+ *   mask bit of the dead                                   reaper: fetch-and
+ *   taker: mask, closing, open; head cleared               reaper clears its bit: a free run
+ *   closing left in a gen                                  the next acquirer or taker swaps it
+ *   S without a class (cut or give-back)                   the adopter drops S
+ *   S with a class, no owner                               adopted; given back if empty
+ *   T without a use, or a use without T                    whoever settles: expirer, reaper
+ *   claimed ticket, not published                          reaper: back to {seq+1, 0}
+ *   N without a live entry (names)                         the next changer of the names
+ *   C = 0, D = 1 with pages (commit, punch)                the next commit or trim
+ *   counters of committed and retained bytes off           recounted from the bits
+ */
+#ifndef SHR_LAYOUT_H
+#define SHR_LAYOUT_H
+
+#include "atomics.h"
+
+#define SHR_MAGIC "SHARENA\n"
+#define SHR_FORMAT 1u
+
+#define SHR_PAGE 4096u
+#define SHR_UNIT_SHIFT 16
+#define SHR_UNIT ((uint64_t)1 << SHR_UNIT_SHIFT)
+#define SHR_EXTENT_UNITS_MAX 1024u /* 64 MiB */
+#define SHR_EXTENT_UNITS_MIN 64u   /* one word of heads */
+#define SHR_UNITS_MAX ((uint64_t)1 << 28) /* 16 TiB, a number that fits a file's size twice over */
+#define SHR_CHUNK_SHIFT 16
+#define SHR_CHUNK ((uint64_t)1 << SHR_CHUNK_SHIFT)
+
+/* Bits of a mask, W = 1.  0..59 are processes. */
+#define SHR_SLOTS 61u      /* slot 60 is taken only by a reaper that has none, while it reaps */
+#define SHR_PROCESSES 60u
+#define SHR_REAPER_SLOT 60u
+#define SHR_BIT_T ((uint64_t)1 << 61) /* an unspent ticket names the block */
+#define SHR_BIT_N ((uint64_t)1 << 62) /* a name holds the block */
+#define SHR_BIT_S ((uint64_t)1 << 63) /* the run is a slab (run masks only) */
+#define SHR_BITS_PROCESSES (((uint64_t)1 << SHR_SLOTS) - 1)
+
+/* The number of a life, 62 bits.  A small block's gen is the number with two marks above it;
+ * a run's gen is 2 * number + closing, its marks lie in their own word. */
+#define SHR_NUMBER_MAX (((uint64_t)1 << 62) - 1)
+#define SHR_MARK_SHARED ((uint64_t)1 << 62) /* plain stores to the mask are over: stamped by a
+                                               fork, retained, or released by a sibling */
+#define SHR_MARK_HANDLE ((uint64_t)1 << 63) /* a handle or a name was made of this life */
+#define SHR_MARKS (SHR_MARK_SHARED | SHR_MARK_HANDLE)
+
+struct super_shm { /* constant; checksum over everything before it */
+    char magic[8];
+    uint32_t format;
+    uint32_t words; /* W, mask words a block: 1 */
+    uint32_t unit_shift;
+    uint32_t extent_units;
+    uint64_t units;
+    uint64_t file_bytes;
+    uint64_t heads, commit, dirty, extents, units_at, descriptors, data; /* offsets */
+    uint8_t uuid[16];
+    uint64_t machine; /* hash of the boot id */
+    uint64_t limit_bytes, retain_bytes;
+    uint64_t created_ns; /* CLOCK_REALTIME */
+    uint32_t uid;
+    uint32_t mode;
+    int32_t creator_pid;
+    uint32_t ticket_ms, grace_ms;
+    char name[68]; /* "" for an unnamed heap */
+    uint64_t checksum;
+};
+
+struct control_shm {
+    shr_a64 committed_units;  /* hint: bits set in `commit` */
+    shr_a64 committed_meta;   /* hint: bytes of metadata committed */
+    shr_a64 retained_units;   /* hint: committed units in free runs */
+    shr_a64 retained_low;     /* hint: the least of retained_units since the last decay */
+    shr_a64 decayed_ms;       /* hint: monotonic time of the last decay */
+    uint8_t pad0[24];
+    shr_a64 changer;          /* truth: who changes the names, {k 56, slot+1 8}, 0 = nobody;
+                                 CAS acquire, store release; taken over from the dead */
+    shr_a64 name_seq;         /* the changer only: order of the names' entries */
+    shr_a64 site_next;        /* entries of `sites` given out: fetch-add */
+    uint8_t pad1[40];
+    shr_a64 used_units;       /* truth: no unit at or above was ever part of a held run;
+                                 raised by CAS before the first mask there, never lowered */
+    shr_a64 reaps;            /* hint: slots reaped so far */
+    shr_a64 chunks[2];        /* truth: chunks of names, sites, tickets that are committed;
+                                 fetch-or release after the commit, look acquire */
+    uint8_t pad2[32];
+    shr_a32 abandoned[64];    /* hint per class: slabs abandoned with a free block, so far */
+};
+
+enum { SLOT_FREE, SLOT_INIT, SLOT_EMBRYO, SLOT_LIVE, SLOT_CLOSING };
+
+struct slot_shm {
+    shr_a64 state;    /* {k 56, SLOT_ 8}: CAS only.  INIT and FREE release, look acquire */
+    shr_a64 announce; /* {k 56, slot+1 8} of the slot being reaped from here, 0 = none:
+                         store seq_cst, withdrawn with release */
+    shr_a32 pid;
+    shr_a32 guests;     /* forked children that share this slot, so far */
+    shr_a32 descriptor; /* number of the heap's descriptor in that process, + 1 */
+    shr_a32 pad0;
+    shr_a64 started_ns; /* CLOCK_REALTIME of the attach or fork */
+    shr_a64 pidns;      /* inode of its pid namespace */
+    char command[32];
+    uint8_t pad1[256 - 4 * 8 - 4 * 4 - 32];
+};
+
+struct unit_shm {    /* one cache line */
+    shr_a64 touch;   /* I8: bit s whenever a block in the unit has it; set first, relaxed and
+                        in program order; cleared last by a reaper, release */
+    shr_a64 mask;    /* of the run that starts here */
+    shr_a64 gen;     /* 2 * number + closing; CAS only */
+    shr_a32 class;   /* 0: run; else {index of the unit in its slab 8, class 8}: stored last
+                        on the way in (release), first on the way out */
+    shr_a32 mark;    /* the run's marks >> 62; reset by the taker, set by holders */
+    shr_a32 hint;    /* raised (release) by whoever leaves a small mask at 0; owner resets */
+    shr_a32 pages;   /* pages of descriptors committed; raised after the commit, before the
+                        class word; never lowered */
+    shr_a32 site;    /* where the run was allocated: entry of `sites` + 1, or 0 */
+    uint8_t pad[64 - 3 * 8 - 5 * 4];
+};
+
+struct desc_shm {  /* a small block */
+    shr_a64 mask;  /* 0 → mine: the slab's lane only, plain, release; others see mask ≠ 0 */
+    shr_a64 gen;   /* marks | number; raised by the lane before the mask, relaxed */
+};
+
+struct extent_shm {
+    shr_a32 changes; /* hint: raised after a run became free or abandoned here */
+    shr_a32 pad;
+};
+
+/* Handles in flight.  word = {seq 32, claimer 11, made 5, uses 16}, CAS acq_rel only. */
+#define SHR_TICKETS 65536u
+#define SHR_TICKET_WINDOW 128u /* entries a block's ticket may lie from its home */
+#define SHR_REACH_SHIFT 4      /* one reach for 16 neighbouring homes */
+#define SHR_TICKET_BITS 16u    /* uses of an entry in one seq */
+
+struct ticket_shm {
+    shr_a64 word;
+    shr_a64 offset; /* these are stored by the claimer before it publishes, relaxed */
+    shr_a64 number;
+    shr_a64 exporter; /* {k 56, slot+1 8} */
+    shr_a64 made_ms;  /* CLOCK_REALTIME, stored before the CAS that makes the use */
+    uint8_t pad[24];
+};
+
+/* Names.  word = {seq 56, NAME_ 8}; only the changer writes; readers look at the word before
+ * and after, both acquire. */
+#define SHR_NAMES 1024u
+enum { NAME_FREE, NAME_PENDING, NAME_LIVE, NAME_DYING };
+
+struct name_shm {
+    shr_a64 word;
+    shr_a64 offset;
+    shr_a64 number;
+    shr_a32 payload_bytes;
+    shr_a32 pad;
+    shr_a64 text[8];      /* the name, zero padded */
+    shr_a64 payload[100]; /* 800 bytes */
+    uint8_t pad2[1024 - 32 - 64 - 800];
+};
+
+#define SHR_SITES 4096u
+struct site_shm {
+    shr_a64 hash;     /* 0 while it is written; release, acquire */
+    shr_a64 text[15]; /* zero padded */
+};
+
+#define SHR_AT_CONTROL 4096u
+#define SHR_AT_SLOTS 8192u
+#define SHR_AT_REACH 32768u
+#define SHR_AT_NAMES 65536u
+#define SHR_AT_SITES (SHR_AT_NAMES + SHR_NAMES * 1024u)
+#define SHR_AT_TICKETS (SHR_AT_SITES + SHR_SITES * 128u)
+#define SHR_AT_UNITS_PART (SHR_AT_TICKETS + SHR_TICKETS * 64u)
+
+_Static_assert(sizeof(struct super_shm) <= SHR_PAGE, "superblock fits its page");
+_Static_assert(sizeof(struct control_shm) == 448, "control block");
+_Static_assert(sizeof(struct slot_shm) == 256, "slot");
+_Static_assert(SHR_AT_SLOTS + SHR_SLOTS * sizeof(struct slot_shm) <= SHR_AT_REACH, "slots");
+_Static_assert(SHR_AT_REACH + sizeof(shr_a32) * (SHR_TICKETS >> SHR_REACH_SHIFT) <= SHR_AT_NAMES,
+               "reach");
+_Static_assert((SHR_AT_UNITS_PART - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT <= 128, "chunk bits");
+_Static_assert(sizeof(struct unit_shm) == 64, "a unit's header is one cache line");
+_Static_assert(sizeof(struct desc_shm) == 16, "four descriptors in a cache line");
+_Static_assert(sizeof(struct ticket_shm) == 64, "ticket");
+_Static_assert(sizeof(struct name_shm) == 1024, "name");
+_Static_assert(sizeof(struct site_shm) == 128, "site");
+_Static_assert(sizeof(shr_a64) == 8 && sizeof(shr_a32) == 4, "atomics are plain words");
+
+#endif

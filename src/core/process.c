@@ -1,0 +1,186 @@
+/* Slots: who takes part in a heap, and who of them is dead.
+ *
+ * A process takes a slot lock first: a write lock on the slot's byte that the kernel drops
+ * when the process is gone, then FREE(k) → INIT(k) → LIVE(k) by CAS.  Dead ⇔ the lock is
+ * free; the state is loaded with acquire before the lock is tested, so that the verdict is
+ * about the one who set that state.  The incarnation k is part of every state: no word that
+ * speaks of slot and k can be mistaken for one about the next user of the slot.
+ *
+ * A kill between lock and INIT leaves a FREE slot; between INIT and LIVE, or of an EMBRYO
+ * (a child being forked), a dead slot that a reaper empties; in CLOSING, a slot that the
+ * next looker frees.  Nothing here waits for another process.
+ */
+#include <errno.h>
+#include <stdio.h>
+
+#include "internal.h"
+
+pthread_mutex_t shr__heaps_lock = PTHREAD_MUTEX_INITIALIZER;
+sharena_heap *_Atomic shr__heaps[SHR_HEAPS];
+
+static uint64_t lock_at(unsigned slot)
+{
+    return SHR_AT_SLOTS + (uint64_t)slot * sizeof(struct slot_shm);
+}
+
+static int same_file(const sharena_heap *h, int fd)
+{
+    uint64_t dev, ino, bytes;
+    uint32_t uid;
+
+    return fd >= 0 && shr__sys_identity(fd, &dev, &ino, &bytes, &uid) == 0 && dev == h->dev &&
+           ino == h->ino;
+}
+
+/* The application may have closed our descriptor, or put its own in its place.  Then the
+ * heap's name or another process that has it open gives a new one; -1 if nobody does. */
+int shr__fd(sharena_heap *h)
+{
+    int fd = (int)load32_relaxed(&h->fd), again = -1;
+
+    if (same_file(h, fd))
+        return fd;
+    if (h->super.name[0]) {
+        char path[128];
+        unsigned uid;
+        int remote;
+        (void)snprintf(path, sizeof path, "/dev/shm/sharena.%s", h->super.name);
+        again = shr__sys_open_path(path, &uid, &remote);
+    }
+    for (unsigned s = 0; s < SHR_PROCESSES && !same_file(h, again); s++) {
+        struct slot_shm *slot = shr__slot(h, s);
+        uint32_t number = load32_relaxed(&slot->descriptor);
+        if (again >= 0)
+            (void)shr__sys_close(again);
+        again = -1;
+        if (s != h->slot && number && SHR_STATE_OF(load64_acquire(&slot->state)) == SLOT_LIVE)
+            again = shr__sys_open_process((int)load32_relaxed(&slot->pid), (int)number - 1);
+    }
+    if (!same_file(h, again)) {
+        if (again >= 0)
+            (void)shr__sys_close(again);
+        return -1;
+    }
+    again = shr__sys_move_high(again);
+    store32_relaxed(&h->fd, (uint32_t)again);
+    store32_relaxed(&shr__slot(h, h->slot)->descriptor, (uint32_t)again + 1);
+    return again;
+}
+
+/* Takes a free slot in first..last and leaves it in `state`.  SHARENA_EPROCESSES: none free. */
+int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state, unsigned *slot,
+                   uint64_t *k, void **page)
+{
+    int fd = shr__fd(h);
+
+    if (fd < 0)
+        return SHARENA_ESYSTEM;
+    for (unsigned s = first; s <= last; s++) {
+        struct slot_shm *p = shr__slot(h, s);
+        uint64_t seen = load64_acquire(&p->state), wanted;
+        void *lock;
+        if (SHR_STATE_OF(seen) != SLOT_FREE)
+            continue;
+        lock = shr__sys_lock_page(fd, lock_at(s));
+        if (!lock) {
+            if (errno == EAGAIN || errno == EACCES)
+                continue; /* a newcomer beside us */
+            return SHARENA_ESYSTEM;
+        }
+        wanted = SHR_STATE(SHR_K_OF(seen), state);
+        if (!cas64_acq_rel(&p->state, &seen, wanted)) {
+            shr__sys_lock_page_drop(lock);
+            continue;
+        }
+        store64_release(&p->announce, 0); /* of a reaper that died in an earlier life */
+        store32_relaxed(&p->guests, 0);
+        *slot = s;
+        *k = SHR_K_OF(seen);
+        *page = lock;
+        return 0;
+    }
+    return SHARENA_EPROCESSES;
+}
+
+/* Who sits here, for people and for whoever looks for a descriptor. */
+void shr__slot_describe(sharena_heap *h, unsigned slot)
+{
+    struct slot_shm *p = shr__slot(h, slot);
+
+    store32_relaxed(&p->pid, (uint32_t)shr__sys_pid());
+    store32_relaxed(&p->descriptor, load32_relaxed(&h->fd) + 1);
+    store64_relaxed(&p->started_ns, shr__sys_real_ns());
+    store64_relaxed(&p->pidns, shr__sys_pidns());
+    shr__sys_command(p->command);
+}
+
+/* 1: the process of the slot is dead, *state is what was judged.  0: alive, free, being
+ * closed, or it can't be told. */
+int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state)
+{
+    uint64_t word = load64_acquire(&shr__slot(h, slot)->state);
+    unsigned what = SHR_STATE_OF(word);
+    int fd;
+
+    if (what != SLOT_INIT && what != SLOT_EMBRYO && what != SLOT_LIVE)
+        return 0;
+    if (slot == h->slot && SHR_K_OF(word) == h->k)
+        return 0;
+    fd = shr__fd(h);
+    if (fd < 0 || shr__sys_lock_test(fd, lock_at(slot)) != 0)
+        return 0;
+    *state = word;
+    return 1;
+}
+
+/* Is a reaper that still lives at work on {slot, k}? */
+static int announced(sharena_heap *h, unsigned slot, uint64_t k)
+{
+    uint64_t about = k << 8 | (slot + 1), state;
+
+    for (unsigned s = 0; s < SHR_SLOTS; s++) {
+        struct slot_shm *p = shr__slot(h, s);
+        if (load64_seq(&p->announce) != about)
+            continue;
+        if (SHR_STATE_OF(load64_acquire(&p->state)) == SLOT_LIVE && !shr__slot_dead(h, s, &state))
+            return 1;
+    }
+    return 0;
+}
+
+/* Frees the slots that were emptied, as far as no stopped reaper may still touch a mask. */
+void shr__slot_free_closing(sharena_heap *h)
+{
+    for (unsigned s = 0; s < SHR_SLOTS; s++) {
+        struct slot_shm *p = shr__slot(h, s);
+        uint64_t word = load64_seq(&p->state);
+        if (SHR_STATE_OF(word) == SLOT_CLOSING && !announced(h, s, SHR_K_OF(word)))
+            (void)cas64_acq_rel(&p->state, &word, SHR_STATE(SHR_K_OF(word) + 1, SLOT_FREE));
+    }
+}
+
+uint64_t shr__exporter(const sharena_heap *h)
+{
+    return h->k << 8 | (h->slot + 1);
+}
+
+int shr__exporter_alive(sharena_heap *h, uint64_t exporter, int *pid)
+{
+    unsigned slot = (unsigned)(exporter & 255u);
+    uint64_t state;
+    struct slot_shm *p;
+
+    if (slot == 0 || slot > SHR_SLOTS)
+        return 0;
+    p = shr__slot(h, slot - 1);
+    if (pid)
+        *pid = (int)load32_relaxed(&p->pid);
+    state = load64_acquire(&p->state);
+    if (SHR_K_OF(state) != exporter >> 8 || SHR_STATE_OF(state) == SLOT_FREE ||
+        SHR_STATE_OF(state) == SLOT_CLOSING) {
+        if (pid && SHR_K_OF(state) != exporter >> 8)
+            *pid = 0;
+        return 0;
+    }
+    return !shr__slot_dead(h, slot - 1, &state);
+}

@@ -1,0 +1,127 @@
+/* The retained budget: free memory that stays warm, and giving it back.
+ *
+ * Memory that is free and committed is "retained": warm pages are what makes the next
+ * allocation cheap.  One budget for the whole heap: whoever frees a run beyond it punches.  It
+ * decays as anyone passes: what was not used in the last tenth of a second shrinks by a
+ * sixteenth.  Nothing here runs inside a bracket or with a unit lock held.
+ *
+ * Punching works on a piece of at most 8 MiB, split off and held, so that the rest of a large
+ * run stays free for others; the order of its stores is commit.c's.  A kill leaves a free run
+ * with C = 0, D = 1.
+ */
+#include "internal.h"
+
+#define STEP_UNITS (SHR_STEP >> SHR_UNIT_SHIFT)
+#define DECAY_MS 100u
+
+void shr__reuse(sharena_heap *h, uint64_t unit, uint64_t units)
+{
+    uint64_t n = shr__bits_in(h->commit, unit, unit + units), now, low;
+
+    if (!n)
+        return;
+    shr__subtract(&h->control->retained_units, n);
+    now = load64_relaxed(&h->control->retained_units);
+    low = load64_relaxed(&h->control->retained_low);
+    if (now < low)
+        store64_relaxed(&h->control->retained_low, now);
+}
+
+void shr__retain_check(sharena_heap *h, uint64_t unit)
+{
+    uint64_t now = load64_relaxed(&h->control->retained_units), over;
+
+    if (now <= h->retain_units)
+        return;
+    over = now - h->retain_units;
+    (void)shr__punch_run(h, unit, over);
+    if (load64_relaxed(&h->control->retained_units) > h->retain_units)
+        (void)shr__punch_free(h, over);
+}
+
+void shr__run_undo(sharena_heap *h, uint64_t unit, uint64_t units)
+{
+    (void)shr__retained_add(h, unit, units);
+    shr__give(h, unit);
+    shr__run_freed(h, unit, units);
+    shr__retain_check(h, unit);
+}
+
+/* Takes one piece of at most 8 MiB off the free run at `unit` and punches it. */
+static int punch_piece(sharena_heap *h, uint64_t unit, uint64_t *end, uint64_t *freed)
+{
+    int fd = shr__fd(h), code;
+
+    if (fd < 0 || !shr__take(h, unit))
+        return 0;
+    *end = shr__next_head(h, unit);
+    if (*end - unit > STEP_UNITS) {
+        *end = unit + STEP_UNITS;
+        shr__run_split(h, *end);
+    }
+    if (shr__bits_in(h->dirty, unit, *end)) {
+        uint64_t n = shr__set_bits(h->commit, unit, *end, 0);
+        shr_compiler_barrier();
+        code = shr__sys_punch(fd, h->super.data + (unit << SHR_UNIT_SHIFT),
+                              (*end - unit) << SHR_UNIT_SHIFT);
+        shr_compiler_barrier();
+        if (code == 0) /* else: C = 0, D = 1, as after a kill */
+            (void)shr__set_bits(h->dirty, unit, *end, 0);
+        shr__subtract(&h->control->committed_units, n);
+        shr__subtract(&h->control->retained_units, n);
+        *freed += n;
+    }
+    shr__give(h, unit);
+    return 1;
+}
+
+uint64_t shr__punch_run(sharena_heap *h, uint64_t unit, uint64_t want)
+{
+    uint64_t end = shr__next_head(h, unit), at = unit, freed = 0, next;
+
+    while (at < end && freed < want && punch_piece(h, at, &next, &freed))
+        at = next;
+    return freed;
+}
+
+uint64_t shr__punch_free(sharena_heap *h, uint64_t want)
+{
+    uint64_t used = load64_acquire(&h->control->used_units), freed = 0;
+    uint64_t u = used < h->n_units ? used : h->n_units;
+
+    while (u > 0 && freed < want) {
+        u = shr__prev_head(h, u - 1);
+        if (load64_relaxed(&h->units[u].mask) == 0 &&
+            shr__bits_in(h->dirty, u, shr__next_head(h, u)))
+            freed += shr__punch_run(h, u, want - freed);
+    }
+    return freed;
+}
+
+/* Called in passing, on slow paths only. */
+void shr__decay(sharena_heap *h)
+{
+    uint64_t now = shr__sys_now_ms(), last = load64_relaxed(&h->control->decayed_ms), low;
+
+    if (now - last < DECAY_MS || !cas64_relaxed(&h->control->decayed_ms, &last, now))
+        return;
+    low = load64_relaxed(&h->control->retained_low);
+    store64_relaxed(&h->control->retained_low, load64_relaxed(&h->control->retained_units));
+    if (low >> 4)
+        (void)shr__punch_free(h, low >> 4 < STEP_UNITS * 4 ? low >> 4 : STEP_UNITS * 4);
+}
+
+/* The counters from the bits; concurrent changes make it a hint again. */
+void shr__recount(sharena_heap *h)
+{
+    uint64_t used = load64_acquire(&h->control->used_units), retained = 0;
+
+    used = used < h->n_units ? used : h->n_units;
+    for (uint64_t u = 0, end; u < used; u = end) {
+        end = shr__next_head(h, u);
+        if (load64_relaxed(&h->units[u].mask) == 0)
+            retained += shr__bits_in(h->commit, u, end);
+    }
+    store64_relaxed(&h->control->retained_units, retained);
+    store64_relaxed(&h->control->committed_units, shr__bits_in(h->commit, 0, used));
+}
