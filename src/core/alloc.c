@@ -46,6 +46,41 @@ static int no_stretch(sharena_heap *h, uint64_t bytes)
                      (unsigned long long)h->data_bytes);
 }
 
+struct held_by_tickets {
+    sharena_heap *h;
+    uint64_t bytes;
+};
+
+static int add_ticket(const sharena_ticket *t, void *argument)
+{
+    struct held_by_tickets *sum = argument;
+    struct block b;
+
+    if (shr__decode(sum->h, t->offset, &b) == 0 && shr__number(&b) == t->number &&
+        (load64_relaxed(b.mask) & ~SHR_BIT_T) == 0)
+        sum->bytes += t->size_bytes;
+    return 0;
+}
+
+/* The heap's own limit: says what fills it. */
+static int full(sharena_heap *h, uint64_t bytes)
+{
+    struct held_by_tickets sum = {h, 0};
+    uint64_t meta = load64_relaxed(&h->control->committed_meta);
+    uint64_t data = load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT;
+    char name[96];
+
+    (void)sharena_ticket_list(h, add_ticket, &sum);
+    return shr__fail(SHARENA_EFULL,
+                     "%s is full: %llu bytes asked for, but of its limit of %llu bytes %llu are in "
+                     "use, with %llu of metadata (%llu bytes are held only by handles in flight); "
+                     "drop arrays, receive or expire handles, or create the heap with a larger "
+                     "limit",
+                     shr__label(h, name), (unsigned long long)bytes,
+                     (unsigned long long)h->super.limit_bytes, (unsigned long long)(meta + data),
+                     (unsigned long long)meta, (unsigned long long)sum.bytes);
+}
+
 /* ---- allocate ------------------------------------------------------------------------------ */
 
 /* A class whose blocks are all aligned, or 0: the request wants a run. */
@@ -87,6 +122,8 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
         reclaim(h);
         code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
     }
+    if (code == SHARENA_EFULL)
+        return full(h, shr__classes[class].size);
     return code == SHARENA_ERESERVE ? no_stretch(h, shr__classes[class].size) : code;
 }
 
@@ -148,6 +185,8 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     }
     if (code == 0)
         *offset = unit << SHR_UNIT_SHIFT;
+    if (code == SHARENA_EFULL)
+        return full(h, size);
     return code == SHARENA_ERESERVE ? no_stretch(h, size) : code;
 }
 
@@ -168,7 +207,10 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
     if (SHR_UNLIKELY(align & (align - 1) || align > ALIGN_MAX))
         return shr__fail(SHARENA_EINVAL, "the alignment %zu is no power of two up to %zu", align,
                          ALIGN_MAX);
-    class = class_for(size ? size : 1, align);
+    if (SHR_UNLIKELY(flags & ~SHARENA_ZERO))
+        return shr__fail(SHARENA_EINVAL, "unknown flags %#x", flags);
+    size += size == 0;
+    class = class_for(size, align);
     if (SHR_LIKELY(class)) {
         struct lane *l = own_lane(h);
         struct slab *s;
@@ -229,7 +271,7 @@ int sharena_release(sharena_heap *h, const void *block)
                 store64_relaxed(&d->mask, 0);
                 s->free[s->n_free++] = (uint16_t)i;
                 store32_relaxed(&s->used, load32_relaxed(&s->used) - 1);
-                if (SHR_UNLIKELY(s->list != LIST_CURRENT))
+                if (SHR_UNLIKELY(load32_relaxed(&s->list) != LIST_CURRENT))
                     retired = shr__slab_housekeeping(l, s);
                 shr__exit(l);
                 if (SHR_UNLIKELY(retired != NULL))

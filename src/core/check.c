@@ -10,7 +10,8 @@
  *                         inner class words point to their head, a class implies S
  *   I6 committed          a held small block lies in units with C; C implies D
  *   I8 touched            every process bit of a mask is in its unit's touch word
- *   T, N                  T if and only if a live use; N if and only if a live name
+ *   T, N                  a block that only T holds has a live use, and the reverse; N if and
+ *                         only if a live name, while nobody changes the names
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -115,12 +116,14 @@ static void check_reserved(struct walk *w, const char *what, uint64_t offset, ui
 {
     struct uses u = {offset, number, 0};
 
-    if (mask & SHR_BIT_T) {
+    /* whoever holds the block may be about to settle; the changer, to end or begin a name */
+    if ((mask & SHR_BIT_T) && !(mask & SHR_BITS_PROCESSES)) {
         (void)sharena_ticket_list(w->h, match_ticket, &u);
         if (!u.found)
             fault(w, "%s at %#llx: T, but no unspent use (T)", what, (unsigned long long)offset);
     }
-    if ((mask & SHR_BIT_N) && !named(w, offset, number))
+    if ((mask & SHR_BIT_N) && !load64_acquire(&w->h->control->changer) &&
+        !named(w, offset, number))
         fault(w, "%s at %#llx: N, but no name (N)", what, (unsigned long long)offset);
 }
 
@@ -212,8 +215,12 @@ static int check_ticket(const sharena_ticket *t, void *argument)
     struct walk *w = argument;
     struct block b;
 
-    if (shr__decode(w->h, t->offset, &b) == 0 && shr__number(&b) == t->number &&
-        load64_acquire(b.mask) && !(load64_acquire(b.mask) & SHR_BIT_T) && t->exporter_alive)
+    uint64_t m;
+
+    if (shr__decode(w->h, t->offset, &b) != 0 || shr__number(&b) != t->number)
+        return 0;
+    m = load64_acquire(b.mask);
+    if (m && !(m & (SHR_BIT_T | SHR_BITS_PROCESSES)))
         fault(w, "ticket %u: an unspent use, but T is not set at %#llx", t->entry,
               (unsigned long long)t->offset);
     return 0;
@@ -240,6 +247,8 @@ static void check_names(struct walk *w)
             fault(w, "name %u: state %u", i, (unsigned)(word & 255u));
         if ((word & 255u) != NAME_LIVE)
             continue;
+        if (load64_acquire(&w->h->control->changer))
+            continue; /* may be just being removed */
         if (shr__decode(w->h, load64_relaxed(&e->offset), &b) != 0 ||
             shr__number(&b) != load64_relaxed(&e->number) ||
             !(load64_acquire(b.mask) & SHR_BIT_N))

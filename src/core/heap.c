@@ -367,8 +367,11 @@ static int check_super(const struct super_shm *s, uint64_t file_bytes, uint32_t 
         return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged");
     if (s->machine != shr__sys_machine())
         return shr__fail(SHARENA_EREMOTE, "the heap was made on another machine or before a reboot");
-    if (file_uid != shr__sys_uid() && shr__sys_uid() != 0 && !(s->mode & 066u))
-        return shr__fail(SHARENA_EPERM, "the heap belongs to user %u", file_uid);
+    if (file_uid != shr__sys_uid() && !(s->mode & 066u))
+        return shr__fail(SHARENA_EPERM,
+                         "the heap belongs to user %u and its mode keeps it private; become that "
+                         "user",
+                         file_uid);
     return 0;
 }
 
@@ -526,7 +529,7 @@ int sharena_attach_handle(const sharena_handle *handle, sharena_heap **out)
         *out = h;
         return 0;
     }
-    if (handle->uid != shr__sys_uid() && shr__sys_uid() != 0)
+    if (handle->uid != shr__sys_uid())
         return shr__fail(SHARENA_EPERM,
                          "the handle comes from user %u; heaps are private to their user",
                          handle->uid);

@@ -1,8 +1,8 @@
 /* Private types of the core and what crosses its files.
  *
  * The files are a ladder, each calls only downward:
- *   sys · error · room · process · descriptor · commit · run · retain · slab · release ·
- *   ticket · name · reap · alloc · fork · check · stats · heap
+ *   sys · error · room · process · descriptor · commit · run · retain · slab · lane ·
+ *   release · ticket · name · reap · alloc · fork · check · stats · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -57,7 +57,7 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
                             released by a sibling; recounted by a rescan */
     uint32_t class;
     uint32_t unit;
-    uint32_t list;       /* LIST_ */
+    shr_a32 list;        /* LIST_; the lane's, read by others as a hint */
     struct lane *_Atomic lane;
     struct slab *next, *prev, *all;
     uint16_t *free;      /* stack of free indices */
@@ -106,7 +106,13 @@ struct run_hint {
 };
 
 #define SHR_HINT_BINS 40u /* by size: 1 to 8 units exactly, then four a doubling */
-#define SHR_HINT_DEPTH 16u
+#define SHR_HINT_DEPTH 256u
+
+struct run_bin {
+    struct run_hint hints[SHR_HINT_DEPTH]; /* a ring, the newest are popped first */
+    uint32_t next, count;
+    uint32_t from; /* where the search for such a run starts */
+};
 
 struct sharena_heap {
     uint8_t *base;
@@ -145,8 +151,7 @@ struct sharena_heap {
 
     pthread_mutex_t leaf; /* run hints, pool of slab structs */
     struct slab *slab_pool, *slab_all;
-    struct run_hint hints[SHR_HINT_BINS][SHR_HINT_DEPTH];
-    uint8_t hint_count[SHR_HINT_BINS];
+    struct run_bin hints[SHR_HINT_BINS];
     shr_a64 *memo; /* per extent: {changes 32, largest free stretch 32}; lazily touched */
     uint64_t memo_bytes;
     uint64_t slab_of_bytes;
@@ -381,6 +386,17 @@ extern int (*shr__interrupt)(void *);
 extern void *shr__interrupt_argument;
 /* ---- slab.c --------------------------------------------------------------------------------- */
 
+int shr__slab_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages); /* commits them */
+void shr__slab_cut(sharena_heap *h, uint64_t unit, uint32_t class);
+void shr__slab_let_go(sharena_heap *h, uint64_t unit, uint32_t class);
+uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class);
+/* Adopts the abandoned slab at `unit` and gives it back if it is empty: 1 then. */
+int shr__slab_collect(sharena_heap *h, uint64_t unit);
+int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from);
+unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how many */
+
+/* ---- lane.c --------------------------------------------------------------------------------- */
+
 struct lane *shr__lane(sharena_heap *h); /* this thread's, made on first use; NULL: no memory */
 void shr__lane_wait(struct lane *);      /* until the stopper is through */
 static inline int shr__enter(struct lane *l)
@@ -415,11 +431,7 @@ int shr__small(sharena_heap *h, struct lane *, uint32_t class, unsigned flags, u
 /* In the bracket, after a block went back to a slab that is not the lane's current one;
  * returns a slab to retire after the bracket, or NULL. */
 struct slab *shr__slab_housekeeping(struct lane *, struct slab *);
-void shr__slab_retire(sharena_heap *h, struct slab *);
-/* Adopts the abandoned slab at `unit` and gives it back if it is empty: 1 then. */
-int shr__slab_collect(sharena_heap *h, uint64_t unit);
-int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from);
-unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how many */
+void shr__slab_retire(sharena_heap *h, struct slab *); /* a chain of them */
 void shr__slab_left(sharena_heap *h, uint64_t unit); /* a block of the slab has left its lane */
 void shr__lanes_stop(sharena_heap *h); /* lanes_lock held; waits until none is busy */
 void shr__lanes_go(sharena_heap *h);

@@ -95,32 +95,52 @@ static unsigned hint_bin(uint64_t units)
     return log < SHR_HINT_BINS ? log : SHR_HINT_BINS - 1;
 }
 
+/* The newest are kept: they are the warmest. */
 static void hint_push(sharena_heap *h, uint64_t unit, uint64_t units)
 {
-    unsigned bin = hint_bin(units);
-    struct run_hint *list = h->hints[bin];
+    struct run_bin *bin = &h->hints[hint_bin(units)];
 
     pthread_mutex_lock(&h->leaf);
-    if (h->hint_count[bin] == SHR_HINT_DEPTH) {
-        memmove(list, list + 1, (SHR_HINT_DEPTH - 1) * sizeof *list);
-        h->hint_count[bin]--;
-    }
-    list[h->hint_count[bin]++] = (struct run_hint){(uint32_t)unit, (uint32_t)units};
+    bin->hints[bin->next++ % SHR_HINT_DEPTH] = (struct run_hint){(uint32_t)unit, (uint32_t)units};
+    bin->count += bin->count < SHR_HINT_DEPTH;
+    for (unsigned i = 0; i < SHR_HINT_BINS; i++)
+        if (h->hints[i].from > unit)
+            h->hints[i].from = (uint32_t)unit;
     pthread_mutex_unlock(&h->leaf);
 }
 
 static int hint_pop(sharena_heap *h, uint64_t units, struct run_hint *hint)
 {
-    unsigned bin = hint_bin(units);
+    struct run_bin *bin = &h->hints[hint_bin(units)];
     int found = 0;
 
     pthread_mutex_lock(&h->leaf);
-    while (!found && h->hint_count[bin]) {
-        *hint = h->hints[bin][--h->hint_count[bin]];
+    while (!found && bin->count) {
+        *hint = bin->hints[--bin->next % SHR_HINT_DEPTH];
+        bin->count--;
         found = hint->units >= units;
     }
     pthread_mutex_unlock(&h->leaf);
     return found;
+}
+
+/* Where the first fit for this size starts: below, nothing was found since this process
+ * last freed something there. */
+static uint64_t search_from(sharena_heap *h, uint64_t units)
+{
+    uint64_t from;
+
+    pthread_mutex_lock(&h->leaf);
+    from = h->hints[hint_bin(units)].from;
+    pthread_mutex_unlock(&h->leaf);
+    return from;
+}
+
+static void search_found(sharena_heap *h, uint64_t units, uint64_t at)
+{
+    pthread_mutex_lock(&h->leaf);
+    h->hints[hint_bin(units)].from = (uint32_t)at;
+    pthread_mutex_unlock(&h->leaf);
 }
 
 /* ---- finding ---------------------------------------------------------------------------------- */
@@ -190,18 +210,35 @@ static int search_extent(sharena_heap *h, uint64_t *at, uint64_t used, const str
     return 0;
 }
 
-static int search(sharena_heap *h, const struct wish *w, unsigned flags, uint64_t *unit)
+/* From `from`, which may lie inside a run, up to `to`. */
+static int search(sharena_heap *h, const struct wish *w, unsigned flags, uint64_t from,
+                  uint64_t to, uint64_t *unit)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), u = 0;
+    uint64_t used = load64_acquire(&h->control->used_units), u = from;
 
     used = used < h->n_units ? used : h->n_units;
-    while (u < used) {
+    to = to < used ? to : used;
+    if (u && u < to)
+        u = shr__next_head(h, u - 1);
+    while (u < to) {
         uint64_t extent = u / h->extent_units, memo = load64_relaxed(&h->memo[extent]);
         if (!(flags & RUN_ANYWHERE) && (memo & UINT32_MAX) < w->units && memo &&
             memo >> 32 == load32_acquire(&h->extents[extent].changes))
             u = shr__next_head(h, (extent + 1) * h->extent_units - 1);
         else if (search_extent(h, &u, used, w, unit))
             return 1;
+    }
+    return 0;
+}
+
+static int search_all(sharena_heap *h, const struct wish *w, unsigned flags, uint64_t *unit)
+{
+    uint64_t from = flags & RUN_ANYWHERE ? 0 : search_from(h, w->units);
+
+    if (search(h, w, flags, from, UINT64_MAX, unit) ||
+        (from && search(h, w, flags, 0, from, unit))) {
+        search_found(h, w->units, *unit);
+        return 1;
     }
     return 0;
 }
@@ -217,7 +254,7 @@ int shr__run_find(sharena_heap *h, uint64_t units, uint64_t align_units, unsigne
         if (is_free(h, hint.unit) && shr__head(h, hint.unit) && take_stretch(h, hint.unit, &w, unit))
             return 0;
     for (unsigned tries = 0; tries < 8; tries++) {
-        if (search(h, &w, flags, unit))
+        if (search_all(h, &w, flags, unit))
             return 0;
         if (!(flags & RUN_GROW))
             break;

@@ -1,347 +1,25 @@
-/* Slabs and lanes: small blocks at the speed of a private malloc.
+/* Slabs: runs cut into small blocks of one class.
  *
- * A slab is a run cut into blocks of one class; {S, p} in the run's mask says that a lane of
- * process p owns it, and only that lane takes its blocks from 0 to held: with plain stores.
- * Which lane, and which blocks are free, is private knowledge (a stack of indices), rebuilt
- * from the masks whenever others may have freed some: they raise the unit's hint.
+ * {S, p} in a run's mask says that a lane of process p owns the slab; S alone, that it is
+ * abandoned: others can empty, adopt and re-use it.  The class word says how it is cut; it is
+ * stored last on the way in and first on the way out, and implies S.
  *
- * Lanes.  One a thread and heap.  Whatever a lane does to masks, gens and its lists happens
- * inside its bracket (busy = 1 … busy = 0): a forker, a trimmer, or a sibling that made the
- * last private block of a slab leave, sets `stop`, calls membarrier and waits for busy = 0.
- * Nobody waits, commits or searches inside a bracket.  A lane outlives its thread and goes
- * whole to the next one.
+ *   cut        number of every small block := the largest number of the units; pass the unit
+ *              locks; S; inner class words; the head's class word
+ *   adopt      S → {S, mine} by CAS; pass the unit locks; class 0: drop S, it is a free run
+ *   give back  owner, all masks seen 0: numbers of all units above every small one; class
+ *              words to 0, the head's first; S and the own bit away
+ *   abandon    owner: mark the own blocks in it; own bit away; look once more
  *
- * Nothing strands.  A slab keeps count of its private blocks (taken here, not exported, not
- * released by a sibling).  When it is 0 in a slab that is not its lane's current one, the
- * slab is given back if it is empty, up to a small reserve, and abandoned (S alone) if not:
- * others can empty, adopt and re-use it while this process sleeps.
+ * Here are the transitions; which lane of a process owns a slab, and which of its blocks are
+ * free, is lane.c's private knowledge.  Nothing here runs inside a bracket.
  *
- * A kill leaves: a free run (cut before S), S with class 0 (the adopter drops S), or S with a
- * class (the adopter rescans).  docs/memory-format.md lists each store.
+ * A kill leaves: a free run (before S), S with class 0 (the adopter drops S), or S with a
+ * class (the adopter rescans).
  */
-#include <stdlib.h>
-
 #include "internal.h"
 
-#define EMPTY_UNITS_MAX 256u /* 16 MiB of empty slabs a lane may keep, less in small heaps */
-#define ADOPT_LOOKS 512u     /* heads looked at for a slab to adopt before another is cut */
-
-/* ---- lanes --------------------------------------------------------------------------------- */
-
-static int no_membarrier;
-
-static void thread_leaves(struct shr_thread *t)
-{
-    pthread_mutex_lock(&shr__heaps_lock);
-    for (unsigned i = 0; i < SHR_HEAPS; i++) {
-        struct lane *l = atomic_load_explicit(&t->lanes[i], memory_order_relaxed);
-        if (l) {
-            pthread_mutex_lock(&l->heap->lanes_lock);
-            l->owner = NULL;
-            pthread_mutex_unlock(&l->heap->lanes_lock);
-        }
-    }
-    pthread_mutex_unlock(&shr__heaps_lock);
-}
-
-static void lanes_init(void)
-{
-    no_membarrier = shr__sys_membarrier_register() != 0;
-    shr__thread_leaves = thread_leaves;
-}
-
-void shr__lanes_init(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-    pthread_once(&once, lanes_init);
-}
-
-struct lane *shr__lane(sharena_heap *h)
-{
-    struct shr_thread *t = shr__thread_get();
-    struct lane *l;
-
-    if (!t)
-        return NULL;
-    l = atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed);
-    if (l)
-        return l;
-    pthread_mutex_lock(&h->lanes_lock);
-    for (l = h->lanes; l && l->owner; l = l->next)
-        ;
-    if (!l && (l = calloc(1, sizeof *l)) != NULL) {
-        l->heap = h;
-        l->fenced = (uint32_t)no_membarrier;
-        l->next = h->lanes;
-        h->lanes = l;
-    }
-    if (l) {
-        l->owner = t;
-        atomic_store_explicit(&t->lanes[h->index], l, memory_order_relaxed);
-    }
-    pthread_mutex_unlock(&h->lanes_lock);
-    return l;
-}
-
-/* The stopper holds the registry's lock from stop to go. */
-void shr__lane_wait(struct lane *l)
-{
-    pthread_mutex_lock(&l->heap->lanes_lock);
-    pthread_mutex_unlock(&l->heap->lanes_lock);
-}
-
-static void await_idle(struct lane *l)
-{
-    for (unsigned spins = 0; load32_acquire(&l->busy); spins++) {
-        if (spins < 64)
-            shr_pause();
-        else
-            shr__sys_yield();
-    }
-}
-
-static void fence_lanes(void)
-{
-    if (no_membarrier)
-        shr_full_fence();
-    else
-        shr__sys_membarrier();
-}
-
-void shr__lanes_stop(sharena_heap *h)
-{
-    for (struct lane *l = h->lanes; l; l = l->next)
-        store32_seq(&l->stop, 1);
-    fence_lanes();
-    for (struct lane *l = h->lanes; l; l = l->next)
-        await_idle(l);
-}
-
-void shr__lanes_go(sharena_heap *h)
-{
-    for (struct lane *l = h->lanes; l; l = l->next)
-        store32_release(&l->stop, 0);
-}
-
-/* ---- lists of a lane: inside its bracket, or while it is stopped ---------------------------- */
-
-static struct slab **list_of(struct bin *b, uint32_t list)
-{
-    return list == LIST_PARTIAL ? &b->partial : &b->full;
-}
-
-static int is_empty(const struct slab *s)
-{
-    return s->n_free == s->capacity;
-}
-
-static void unlink_slab(struct lane *l, struct slab *s)
-{
-    struct bin *b = &l->bins[s->class];
-
-    if (s->list == LIST_CURRENT) {
-        b->current = NULL;
-    } else if (s->list != LIST_NONE) {
-        if (s->prev)
-            s->prev->next = s->next;
-        else
-            *list_of(b, s->list) = s->next;
-        if (s->next)
-            s->next->prev = s->prev;
-        if (s->list == LIST_PARTIAL && is_empty(s))
-            l->empty_units -= shr__classes[s->class].units;
-    }
-    s->next = s->prev = NULL;
-    s->list = LIST_NONE;
-}
-
-static void link_slab(struct lane *l, struct slab *s, uint32_t list)
-{
-    struct bin *b = &l->bins[s->class];
-    struct slab **head = list_of(b, list);
-
-    SHR_ASSERT(s->list == LIST_NONE);
-    s->list = list;
-    if (list == LIST_CURRENT) {
-        b->current = s;
-        return;
-    }
-    s->prev = NULL;
-    s->next = *head;
-    if (*head)
-        (*head)->prev = s;
-    *head = s;
-    if (list == LIST_PARTIAL && is_empty(s))
-        l->empty_units += shr__classes[s->class].units;
-}
-
-static void map_slab(sharena_heap *h, const struct slab *s, struct slab *to)
-{
-    for (uint32_t i = 0; i < shr__classes[s->class].units; i++)
-        atomic_store_explicit(&h->slab_of[s->unit + i], to, memory_order_release);
-}
-
-/* Out of the lane for good: after the bracket it is retired. */
-static void part(struct lane *l, struct slab *s)
-{
-    unlink_slab(l, s);
-    l->bins[s->class].slabs--;
-    map_slab(l->heap, s, NULL);
-    atomic_store_explicit(&s->lane, NULL, memory_order_release);
-}
-
-static uint32_t private_blocks(const struct slab *s)
-{
-    uint32_t used = load32_relaxed(&s->used), left = load32_relaxed(&s->left);
-
-    return used > left ? used - left : 0;
-}
-
-static uint32_t empty_max(const sharena_heap *h)
-{
-    uint64_t max = h->limit_units / 64;
-
-    return max < EMPTY_UNITS_MAX ? (uint32_t)max : EMPTY_UNITS_MAX;
-}
-
-/* Puts a slab that is in no list where it belongs; returns it if it is to be retired. */
-static struct slab *place_slab(struct lane *l, struct slab *s)
-{
-    if (is_empty(s)) {
-        if (l->empty_units + shr__classes[s->class].units > empty_max(l->heap)) {
-            part(l, s);
-            return s;
-        }
-    } else if (private_blocks(s) == 0) {
-        part(l, s);
-        return s;
-    }
-    link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
-    return NULL;
-}
-
-struct slab *shr__slab_housekeeping(struct lane *l, struct slab *s)
-{
-    if (s->n_free != 1 && private_blocks(s))
-        return NULL;
-    /* it was linked when it had one free block less */
-    s->n_free--;
-    unlink_slab(l, s);
-    s->n_free++;
-    return place_slab(l, s);
-}
-
-/* ---- rescan ----------------------------------------------------------------------------------- */
-
-/* Rebuilds the stack of free blocks from the masks. */
-static void rescan(sharena_heap *h, struct slab *s)
-{
-    uint32_t used = 0, left = 0;
-
-    /* one swap: every raise it overwrites is seen, and so are the masks before it */
-    (void)and32_acq_rel(&h->units[s->unit].hint, 0);
-    s->n_free = 0;
-    for (uint32_t i = s->capacity; i-- > 0;) {
-        if (load64_acquire(&s->descs[i].mask) == 0) {
-            s->free[s->n_free++] = (uint16_t)i;
-        } else {
-            used++;
-            left += (load64_relaxed(&s->descs[i].gen) & SHR_MARKS ||
-                     !(load64_relaxed(&s->descs[i].mask) & h->mine)) != 0;
-        }
-    }
-    store32_relaxed(&s->used, used);
-    store32_relaxed(&s->left, left);
-}
-
-static int rescan_if_hinted(sharena_heap *h, struct slab *s)
-{
-    if (load32_acquire(&h->units[s->unit].hint))
-        rescan(h, s);
-    return s->n_free != 0;
-}
-
-/* All full slabs of a class, when their number has grown by a quarter since the last time:
- * doing so before every growth would be quadratic.  Returns slabs to retire, chained. */
-static struct slab *rescan_all(sharena_heap *h, struct lane *l, struct bin *b, int force)
-{
-    struct slab *retired = NULL, *next;
-
-    if (!force && b->slabs < b->rescanned + b->rescanned / 4 + 1)
-        return NULL;
-    for (struct slab *s = b->full; s; s = next) {
-        next = s->next;
-        if (!load32_acquire(&h->units[s->unit].hint))
-            continue;
-        unlink_slab(l, s);
-        rescan(h, s);
-        s = place_slab(l, s);
-        if (s) {
-            s->next = retired;
-            retired = s;
-        }
-    }
-    b->rescanned = b->slabs;
-    return retired;
-}
-
-/* ---- private structs ----------------------------------------------------------------------------- */
-
-static struct slab *slab_struct(sharena_heap *h, uint32_t class, uint64_t unit)
-{
-    const struct shr_class *c = &shr__classes[class];
-    struct slab *s;
-
-    pthread_mutex_lock(&h->leaf);
-    s = h->slab_pool;
-    if (s)
-        h->slab_pool = s->next;
-    pthread_mutex_unlock(&h->leaf);
-    if (!s) {
-        s = calloc(1, sizeof *s);
-        if (!s)
-            return NULL;
-        pthread_mutex_lock(&h->leaf);
-        s->all = h->slab_all;
-        h->slab_all = s;
-        pthread_mutex_unlock(&h->leaf);
-    }
-    if (s->free_room < c->capacity || s->free_room > c->capacity * 4) {
-        uint16_t *stack = malloc(c->capacity * sizeof *stack);
-        if (!stack) {
-            pthread_mutex_lock(&h->leaf);
-            s->next = h->slab_pool;
-            h->slab_pool = s;
-            pthread_mutex_unlock(&h->leaf);
-            return NULL;
-        }
-        free(s->free);
-        s->free = stack;
-        s->free_room = c->capacity;
-    }
-    s->descs = &h->descs[unit << 12];
-    s->start = h->data + (unit << SHR_UNIT_SHIFT);
-    s->reciprocal = c->reciprocal;
-    s->size = c->size;
-    s->capacity = c->capacity;
-    s->n_free = 0;
-    s->class = class;
-    s->unit = (uint32_t)unit;
-    s->list = LIST_NONE;
-    s->next = s->prev = NULL;
-    store32_relaxed(&s->used, 0);
-    store32_relaxed(&s->left, 0);
-    return s;
-}
-
-static void slab_struct_free(sharena_heap *h, struct slab *s)
-{
-    pthread_mutex_lock(&h->leaf);
-    s->next = h->slab_pool;
-    h->slab_pool = s;
-    pthread_mutex_unlock(&h->leaf);
-}
+#define ADOPT_LOOKS 512u /* heads looked at for a slab to adopt before another is cut */
 
 /* ---- cut, adopt, give back, abandon ----------------------------------------------------------------- */
 
@@ -363,7 +41,7 @@ static uint64_t largest_number(const sharena_heap *h, uint64_t unit, uint64_t un
     return largest;
 }
 
-static int commit_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages)
+int shr__slab_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages)
 {
     uint32_t have = load32_acquire(&h->units[unit].pages);
     int code;
@@ -383,7 +61,7 @@ static int commit_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages)
 
 /* Cuts the committed run at `unit`, held in full.  Numbers first, S, inner class words, the
  * head's class word last: it makes the slab. */
-static void cut(sharena_heap *h, uint64_t unit, uint32_t class)
+void shr__slab_cut(sharena_heap *h, uint64_t unit, uint32_t class)
 {
     const struct shr_class *c = &shr__classes[class];
     struct desc_shm *descs = &h->descs[unit << 12];
@@ -439,6 +117,16 @@ static int all_free(const sharena_heap *h, uint64_t unit, uint32_t class)
     return 1;
 }
 
+static int any_free(sharena_heap *h, uint64_t unit, uint32_t class)
+{
+    /* the hint goes first: whoever frees a block after this raises it again */
+    (void)and32_acq_rel(&h->units[unit].hint, 0);
+    for (uint32_t i = 0; i < shr__classes[class].capacity; i++)
+        if (load64_acquire(&h->descs[(unit << 12) + i].mask) == 0)
+            return 1;
+    return 0;
+}
+
 /* Blocks of mine that are still private get the mark first: from now on others act on this
  * slab, and a plain store would wipe their bits. */
 static void abandon(sharena_heap *h, uint64_t unit, uint32_t class)
@@ -462,28 +150,6 @@ static void abandon(sharena_heap *h, uint64_t unit, uint32_t class)
     /* the last holder may have gone while it was still ours */
     if (load32_seq(&h->units[unit].hint) && all_free(h, unit, class))
         (void)shr__slab_collect(h, unit);
-}
-
-/* After the bracket: the slab is in no list and no lane knows it. */
-void shr__slab_retire(sharena_heap *h, struct slab *s)
-{
-    uint64_t unit = s->unit;
-    uint32_t class = s->class;
-
-    slab_struct_free(h, s);
-    if (all_free(h, unit, class))
-        give_back(h, unit, class);
-    else
-        abandon(h, unit, class);
-}
-
-static void retire_chain(sharena_heap *h, struct slab *s)
-{
-    while (s) {
-        struct slab *next = s->next;
-        shr__slab_retire(h, s);
-        s = next;
-    }
 }
 
 /* S alone → {S, mine}.  Returns the class word's class, 0 if the slab could not be had (or
@@ -514,7 +180,7 @@ static uint32_t adopt(sharena_heap *h, uint64_t unit)
 
 /* Lets an adopted slab go again.  Who emptied it while it was ours did not collect it: their
  * hint and look at S, our clearing and look at the hint are seq_cst. */
-static int let_go(sharena_heap *h, uint64_t unit, uint32_t class)
+static int drop_adopted(sharena_heap *h, uint64_t unit, uint32_t class)
 {
     (void)and64_seq(&h->units[unit].mask, ~h->mine);
     return load32_seq(&h->units[unit].hint) && all_free(h, unit, class) &&
@@ -531,7 +197,7 @@ int shr__slab_collect(sharena_heap *h, uint64_t unit)
         give_back(h, unit, class);
         return 1;
     }
-    return let_go(h, unit, class);
+    return drop_adopted(h, unit, class);
 }
 
 /* A quick look from the block just freed: its neighbours are the likeliest to be held. */
@@ -568,244 +234,40 @@ unsigned shr__slabs_collect(sharena_heap *h)
     return collected;
 }
 
-/* An abandoned slab of the class with free blocks, adopted; NULL: none found. */
-static struct slab *adopt_any(sharena_heap *h, uint32_t class)
+/* For an owner that keeps the slab in no list any more. */
+void shr__slab_let_go(sharena_heap *h, uint64_t unit, uint32_t class)
+{
+    if (all_free(h, unit, class))
+        give_back(h, unit, class);
+    else
+        abandon(h, unit, class);
+}
+
+/* An abandoned slab of the class with a free block, adopted: its head, or UINT64_MAX. */
+uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class)
 {
     uint32_t seen = load32_acquire(&h->control->abandoned[class]), looks = 0;
     uint64_t used = load64_acquire(&h->control->used_units);
     uint64_t u = load32_relaxed(&h->adopt_at[class]);
-    struct slab *s;
 
     if (seen == load32_relaxed(&h->adopt_seen[class]))
-        return NULL;
+        return UINT64_MAX;
     used = used < h->n_units ? used : h->n_units;
     for (; u < used && looks < ADOPT_LOOKS; u = shr__next_head(h, u), looks++) {
         struct unit_shm *p = &h->units[u];
         uint32_t got;
-        store32_relaxed(&h->adopt_at[class], (uint32_t)u);
         if (load64_relaxed(&p->mask) != SHR_BIT_S || load32_relaxed(&p->class) != class ||
             !load32_relaxed(&p->hint))
             continue;
-        s = slab_struct(h, class, u);
-        if (!s)
-            return NULL;
-        got = adopt(h, u);
-        if (got == class) {
-            rescan(h, s);
-            if (s->n_free)
-                return s;
-        }
-        if (got) /* full, or cut anew since the look */
-            (void)let_go(h, u, got);
-        slab_struct_free(h, s);
-    }
-    if (u >= used) { /* all were looked at, some of them in earlier calls */
-        store32_relaxed(&h->adopt_at[class], 0);
-        store32_relaxed(&h->adopt_seen[class], seen);
-    } else {
         store32_relaxed(&h->adopt_at[class], (uint32_t)u);
+        got = adopt(h, u);
+        if (got == class && any_free(h, u, class))
+            return u;
+        if (got) /* full, or cut anew since the look */
+            (void)drop_adopted(h, u, got);
     }
-    return NULL;
-}
-
-/* A slab with free blocks that no lane knows yet. */
-static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab **out)
-{
-    const struct shr_class *c = &shr__classes[class];
-    struct slab *s = adopt_any(h, class);
-    uint64_t unit;
-    int code;
-
-    if (s) {
-        *out = s;
-        return 0;
-    }
-    code = shr__run_find(h, c->units, 1, flags, &unit);
-    if (code)
-        return code;
-    shr__reuse(h, unit, c->units);
-    code = shr__commit(h, unit, c->units, 0);
-    if (code == 0)
-        code = commit_descriptors(h, unit, c->pages);
-    s = code == 0 ? slab_struct(h, class, unit) : NULL;
-    if (!s) {
-        shr__run_undo(h, unit, c->units);
-        return code ? code : SHARENA_ENOMEM;
-    }
-    cut(h, unit, class);
-    for (uint32_t i = c->capacity; i-- > 0;)
-        s->free[s->n_free++] = (uint16_t)i;
-    *out = s;
-    return 0;
-}
-
-/* ---- the slow path of an allocation ------------------------------------------------------------------ */
-
-/* In the bracket: makes a slab with a free block current, if the lane has one. */
-static struct slab *next_current(sharena_heap *h, struct lane *l, struct bin *b, int force,
-                                 struct slab **retired)
-{
-    struct slab *s = b->current;
-
-    if (s && (s->n_free || rescan_if_hinted(h, s)))
-        return s;
-    if (s) {
-        unlink_slab(l, s);
-        *retired = place_slab(l, s);
-    }
-    if (!b->partial) {
-        struct slab *more = rescan_all(h, l, b, force);
-        if (*retired)
-            (*retired)->next = more;
-        else
-            *retired = more;
-    }
-    s = b->partial;
-    if (s) {
-        unlink_slab(l, s);
-        link_slab(l, s, LIST_CURRENT);
-    }
-    return s;
-}
-
-static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
-{
-    struct bin *b = &l->bins[s->class];
-    struct slab *old;
-
-    while (!shr__enter(l))
-        shr__lane_wait(l);
-    old = b->current; /* a trimmer may have changed it */
-    if (old) {
-        unlink_slab(l, old);
-        link_slab(l, old, old->n_free ? LIST_PARTIAL : LIST_FULL);
-    }
-    b->slabs++;
-    link_slab(l, s, LIST_CURRENT);
-    atomic_store_explicit(&s->lane, l, memory_order_release);
-    map_slab(h, s, s);
-    shr__exit(l);
-}
-
-int shr__small(sharena_heap *h, struct lane *l, uint32_t class, unsigned flags, uint64_t *offset)
-{
-    struct bin *b = &l->bins[class];
-    int code;
-
-    for (;;) {
-        struct slab *retired = NULL, *s;
-        uint32_t i = 0;
-        while (!shr__enter(l))
-            shr__lane_wait(l);
-        s = next_current(h, l, b, (flags & RUN_ANYWHERE) != 0, &retired);
-        if (s) {
-            i = shr__slab_pop(h, s);
-            *offset = ((uint64_t)s->unit << SHR_UNIT_SHIFT) + (uint64_t)i * s->size;
-        }
-        shr__exit(l);
-        retire_chain(h, retired);
-        if (s)
-            return 0;
-        shr__decay(h);
-        code = slab_new(h, class, flags, &s);
-        if (code)
-            return code;
-        attach_slab(h, l, s);
-    }
-}
-
-/* ---- for slabs whose lane may be asleep ---------------------------------------------------------------- */
-
-/* A block of the slab at `unit` left its lane's regime.  If it was the last private one, the
- * slab is retired here and now: by its own lane, or with the lane stopped. */
-void shr__slab_left(sharena_heap *h, uint64_t unit)
-{
-    struct slab *s = shr__slab_at(h, unit), *retired = NULL;
-    struct shr_thread *t = shr__thread;
-    struct lane *l;
-
-    if (!s || private_blocks(s))
-        return;
-    l = atomic_load_explicit(&s->lane, memory_order_acquire);
-    if (t && l && l == atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)) {
-        while (!shr__enter(l))
-            shr__lane_wait(l);
-        if (shr__slab_at(h, unit) == s && s->list != LIST_CURRENT && !private_blocks(s)) {
-            unlink_slab(l, s);
-            retired = place_slab(l, s);
-        }
-        shr__exit(l);
-        retire_chain(h, retired);
-        return;
-    }
-    pthread_mutex_lock(&h->lanes_lock);
-    shr__lanes_stop(h);
-    s = shr__slab_at(h, unit);
-    l = s ? atomic_load_explicit(&s->lane, memory_order_relaxed) : NULL;
-    if (l && s->list != LIST_CURRENT) {
-        unlink_slab(l, s);
-        rescan(h, s);
-        retired = place_slab(l, s);
-    }
-    shr__lanes_go(h);
-    pthread_mutex_unlock(&h->lanes_lock);
-    retire_chain(h, retired);
-}
-
-static struct slab *trim_list(sharena_heap *h, struct lane *l, struct slab *list,
-                              struct slab *retired)
-{
-    for (struct slab *s = list, *next; s; s = next) {
-        next = s->next;
-        unlink_slab(l, s);
-        rescan(h, s);
-        if (is_empty(s) || private_blocks(s) == 0) {
-            part(l, s);
-            s->next = retired;
-            retired = s;
-        } else {
-            link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
-        }
-    }
-    return retired;
-}
-
-void shr__lanes_trim(sharena_heap *h)
-{
-    struct slab *retired = NULL;
-
-    pthread_mutex_lock(&h->lanes_lock);
-    shr__lanes_stop(h);
-    for (struct lane *l = h->lanes; l; l = l->next)
-        for (uint32_t c = 1; c < shr__n_classes; c++) {
-            struct bin *b = &l->bins[c];
-            struct slab *current = b->current;
-            if (current) {
-                unlink_slab(l, current);
-                link_slab(l, current, current->n_free ? LIST_PARTIAL : LIST_FULL);
-            }
-            retired = trim_list(h, l, b->partial, retired);
-            retired = trim_list(h, l, b->full, retired);
-        }
-    shr__lanes_go(h);
-    pthread_mutex_unlock(&h->lanes_lock);
-    retire_chain(h, retired);
-}
-
-/* In a forked child, which owns no slab, and before a detach. */
-void shr__lanes_forget(sharena_heap *h)
-{
-    for (struct slab *s = h->slab_all, *next; s; s = next) {
-        next = s->all;
-        if (atomic_load_explicit(&s->lane, memory_order_relaxed))
-            map_slab(h, s, NULL);
-        free(s->free);
-        free(s);
-    }
-    h->slab_all = h->slab_pool = NULL;
-    for (struct lane *l = h->lanes, *next; l; l = next) {
-        next = l->next;
-        free(l);
-    }
-    h->lanes = NULL;
+    store32_relaxed(&h->adopt_at[class], u < used ? (uint32_t)u : 0);
+    if (u >= used) /* all were looked at, some of them in earlier calls */
+        store32_relaxed(&h->adopt_seen[class], seen);
+    return UINT64_MAX;
 }

@@ -41,7 +41,13 @@
 
 int shr__sys_memfd(const char *name)
 {
-    return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd >= 0 && fchmod(fd, 0600) != 0) { /* it is born 0777 */
+        (void)close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 int shr__sys_seal(int fd)
