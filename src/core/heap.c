@@ -223,7 +223,7 @@ static sharena_heap *new_heap(int fd)
 
 static int fill_super(struct super_shm *s, const char *name, const sharena_options *o)
 {
-    uint64_t ram = shr__sys_ram(), reserve;
+    uint64_t ram = shr__sys_ram(), most = shr__sys_mappable(), reserve;
 
     memset(s, 0, sizeof *s);
     memcpy(s->magic, SHR_MAGIC, 8);
@@ -235,8 +235,11 @@ static int fill_super(struct super_shm *s, const char *name, const sharena_optio
         return shr__fail(SHARENA_EINVAL, "a limit of %llu bytes is less than the least, %llu",
                          (unsigned long long)s->limit_bytes, (unsigned long long)LIMIT_MIN);
     reserve = o && o->reserve_bytes ? o->reserve_bytes : 4 * ram;
-    if (reserve < s->limit_bytes && !(o && o->reserve_bytes))
-        reserve = s->limit_bytes;
+    if (!(o && o->reserve_bytes)) {
+        reserve = reserve > s->limit_bytes ? reserve : s->limit_bytes;
+        /* descriptors take as much address space again */
+        reserve = reserve < most / 5 * 2 ? reserve : most / 5 * 2;
+    }
     if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX || s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
         return shr__fail(SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
                          (unsigned long long)(SHR_UNITS_MAX << SHR_UNIT_SHIFT));

@@ -96,6 +96,10 @@ static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
 
     if (!(m & dead))
         return 0;
+    if (!shr__head(h, unit)) { /* absorbed, before its bit was dropped */
+        (void)and64_acq_rel(&p->mask, ~dead);
+        return 0;
+    }
     if (!(m & SHR_BIT_S))
         return clear_block(h, &b, dead);
     (void)and64_acq_rel(&p->mask, ~dead);

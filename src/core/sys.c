@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -63,12 +64,25 @@ int shr__sys_reopen(int fd)
     return open(path, O_RDWR | O_CLOEXEC);
 }
 
+/* Only a regular file is opened for real: the number may be stale and mean anything. */
 int shr__sys_open_process(int pid, int fd)
 {
     char path[64];
+    struct stat st;
+    int at, own = -1;
 
     (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
-    return open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    at = open(path, O_PATH | O_CLOEXEC);
+    if (at < 0)
+        return -1;
+    if (fstat(at, &st) == 0 && S_ISREG(st.st_mode))
+        own = shr__sys_reopen(at);
+    else
+        errno = ENOENT;
+    int saved = errno;
+    (void)close(at);
+    errno = saved;
+    return own;
 }
 
 /* File systems on which another host's processes can't look dead to this one. */
@@ -167,9 +181,31 @@ int shr__sys_move_high(int fd)
     return high;
 }
 
+/* Beyond RLIMIT_FSIZE the kernel would send SIGXFSZ, which kills by default. */
 int shr__sys_truncate(int fd, uint64_t bytes)
 {
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        bytes > limit.rlim_cur) {
+        errno = EFBIG;
+        return -1;
+    }
     return ftruncate(fd, (off_t)bytes);
+}
+
+/* What RLIMIT_AS and RLIMIT_FSIZE leave for one mapping of a file; UINT64_MAX: no limit. */
+uint64_t shr__sys_mappable(void)
+{
+    uint64_t least = UINT64_MAX;
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        least = limit.rlim_cur / 2;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        limit.rlim_cur < least)
+        least = limit.rlim_cur;
+    return least;
 }
 
 int shr__sys_identity(int fd, uint64_t *dev, uint64_t *ino, uint64_t *bytes, uint32_t *uid)
