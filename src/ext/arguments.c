@@ -1,0 +1,284 @@
+/* From Python arguments to C values.
+ *
+ * Constructors are called for every small array, so their arguments are sorted here without
+ * a format string, and the usual shapes and dtypes are recognised without asking NumPy.
+ * Everything unusual goes to NumPy's own converters, so that errors read as NumPy's.
+ */
+#include "ext.h"
+
+#include <ctype.h>
+
+/* ---- keywords ---- */
+
+static int find_name(const ext_signature *s, PyObject *name)
+{
+    for (int i = 0; i < s->total; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, s->names[i]) == 0)
+            return i;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
+                 s->function, name);
+    return -1;
+}
+
+int ext_arguments(const ext_signature *s, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames, PyObject **values)
+{
+    if (nargs > s->positional) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() takes at most %d positional arguments (%zd given)",
+                     s->function, s->positional, nargs);
+        return -1;
+    }
+    for (int i = 0; i < s->total; i++)
+        values[i] = i < nargs ? args[i] : NULL;
+    Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t k = 0; k < keywords; k++) {
+        int i = find_name(s, PyTuple_GET_ITEM(kwnames, k));
+        if (i < 0)
+            return -1;
+        if (values[i] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%s'",
+                         s->function, s->names[i]);
+            return -1;
+        }
+        values[i] = args[nargs + k];
+    }
+    for (int i = 0; i < s->required; i++) {
+        if (values[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)",
+                         s->function, s->names[i], i + 1);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- shapes ---- */
+
+/* 1: an exact int that fits, in *out; 0: let NumPy look at it. */
+static int plain_dimension(PyObject *item, npy_intp *out)
+{
+    if (!PyLong_CheckExact(item))
+        return 0;
+    Py_ssize_t n = PyLong_AsSsize_t(item);
+    if (n == -1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return 0;
+    }
+    *out = n;
+    return 1;
+}
+
+static int shape_by_numpy(PyObject *shape, ext_shape *out)
+{
+    PyArray_Dims dims = {NULL, 0};
+    if (!PyArray_IntpConverter(shape, &dims))
+        return -1;
+    out->nd = dims.len;
+    int status = 0;
+    if (dims.len > NPY_MAXDIMS) {
+        PyErr_Format(PyExc_ValueError, "maximum supported dimension for an ndarray is %d",
+                     NPY_MAXDIMS);
+        status = -1;
+    } else if (dims.len > 0) {
+        memcpy(out->dims, dims.ptr, (size_t)dims.len * sizeof *dims.ptr);
+    }
+    PyDimMem_FREE(dims.ptr);
+    return status;
+}
+
+int ext_shape_parse(PyObject *shape, ext_shape *out)
+{
+    int plain = 1;
+    if (plain_dimension(shape, &out->dims[0])) {
+        out->nd = 1;
+    } else if (PyTuple_CheckExact(shape) && PyTuple_GET_SIZE(shape) <= NPY_MAXDIMS) {
+        out->nd = (int)PyTuple_GET_SIZE(shape);
+        for (int i = 0; plain && i < out->nd; i++)
+            plain = plain_dimension(PyTuple_GET_ITEM(shape, i), &out->dims[i]);
+    } else {
+        plain = 0;
+    }
+    if (!plain && shape_by_numpy(shape, out) < 0)
+        return -1;
+    for (int i = 0; i < out->nd; i++) {
+        if (out->dims[i] < 0) {
+            PyErr_SetString(PyExc_ValueError, "negative dimensions are not allowed");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* ---- dtypes ---- */
+
+/* A DType class such as np.dtypes.Int8DType: np.dtype() does not take it, np.empty() does. */
+static PyArray_Descr *from_dtype_class(PyObject *class)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *probe =
+        numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, class);
+    Py_XDECREF(numpy);
+    if (probe == NULL)
+        return NULL;
+    PyArray_Descr *descr = PyArray_DESCR((PyArrayObject *)probe);
+    Py_INCREF(descr);
+    Py_DECREF(probe);
+    return descr;
+}
+
+static PyArray_Descr *convert_dtype(PyObject *dtype)
+{
+    if (Py_TYPE(dtype) == Py_TYPE((PyObject *)&PyArrayDescr_Type) &&
+        Py_TYPE(dtype) != &PyType_Type)
+        return from_dtype_class(dtype);
+    PyArray_Descr *descr = NULL;
+    return PyArray_DescrConverter2(dtype, &descr) ? descr : NULL;
+}
+
+#ifdef Py_GIL_DISABLED
+static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
+{
+    (void)st;
+    return convert_dtype(dtype);
+}
+#else
+/* Only what can never mean another dtype later: strings, and NumPy's scalar types. */
+static int may_cache(PyObject *dtype)
+{
+    return PyUnicode_CheckExact(dtype) ||
+           (PyType_Check(dtype) && !PyType_HasFeature((PyTypeObject *)dtype,
+                                                      Py_TPFLAGS_HEAPTYPE));
+}
+
+static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
+{
+    size_t i = ((uintptr_t)dtype >> 4) & (EXT_DTYPE_CACHE - 1);
+    if (st->dtypes[i].key == dtype)
+        return (PyArray_Descr *)Py_NewRef((PyObject *)st->dtypes[i].descr);
+    PyArray_Descr *descr = convert_dtype(dtype);
+    if (descr == NULL || !may_cache(dtype))
+        return descr;
+    PyObject *old_key = st->dtypes[i].key;
+    PyArray_Descr *old_descr = st->dtypes[i].descr;
+    st->dtypes[i].key = Py_NewRef(dtype);
+    st->dtypes[i].descr = (PyArray_Descr *)Py_NewRef((PyObject *)descr);
+    Py_XDECREF(old_key);
+    Py_XDECREF(old_descr);
+    return descr;
+}
+#endif
+
+int ext_dtype_parse(ext_state *st, PyObject *dtype, PyArray_Descr *fallback,
+                    PyArray_Descr **out)
+{
+    if (dtype == NULL || dtype == Py_None) {
+        Py_XINCREF(fallback);
+        *out = fallback;
+        return 0;
+    }
+    if (PyArray_DescrCheck(dtype)) {
+        *out = (PyArray_Descr *)Py_NewRef(dtype);
+        return 0;
+    }
+    *out = cached_dtype(st, dtype);
+    return *out == NULL ? -1 : 0;
+}
+
+/* ---- what NumPy's signatures have and shared memory doesn't ---- */
+
+int ext_device_check(PyObject *device)
+{
+    if (device == NULL || device == Py_None ||
+        (PyUnicode_Check(device) && PyUnicode_CompareWithASCIIString(device, "cpu") == 0))
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "Device not understood. Only \"cpu\" is allowed, but received: %S",
+                 device);
+    return -1;
+}
+
+int ext_like_check(PyObject *like)
+{
+    if (like == NULL || like == Py_None || PyArray_CheckExact(like))
+        return 0;
+    PyErr_Format(PyExc_TypeError,
+                 "an array in shared memory is a plain numpy.ndarray, like= can't make "
+                 "it a %s; pass like=None",
+                 Py_TYPE(like)->tp_name);
+    return -1;
+}
+
+/* ---- sizes ---- */
+
+static int unit_factor(const char *unit, double *factor)
+{
+    static const char letters[] = "kmgt";
+    *factor = 1.0;
+    if (unit[0] == '\0' || strcmp(unit, "B") == 0)
+        return 0;
+    const char *letter = strchr(letters, tolower((unsigned char)unit[0]));
+    if (letter == NULL)
+        return -1;
+    const char *rest = unit + 1;
+    double step = strcmp(rest, "B") == 0 ? 1000.0 : 1024.0;
+    if (step == 1024.0 && rest[0] != '\0' && strcmp(rest, "iB") != 0)
+        return -1;
+    for (const char *l = letters; l <= letter; l++)
+        *factor *= step;
+    return 0;
+}
+
+/* Digits with a fraction, blanks, unit.  Not strtod: it takes "inf", "0x1p3" and the
+ * decimal comma of some locales. */
+int ext_size_text(const char *text, uint64_t *out)
+{
+    double value = 0.0, scale = 1.0, factor;
+    int digits = 0;
+    while (isspace((unsigned char)*text))
+        text++;
+    for (; isdigit((unsigned char)*text); text++, digits++)
+        value = value * 10.0 + (*text - '0');
+    if (*text == '.') {
+        for (text++; isdigit((unsigned char)*text); text++, digits++)
+            value += (*text - '0') * (scale /= 10.0);
+    }
+    while (isspace((unsigned char)*text))
+        text++;
+    if (digits == 0 || unit_factor(text, &factor) < 0 || value * factor >= 0x1p63)
+        return -1;
+    *out = (uint64_t)(value * factor + 0.5);
+    return 0;
+}
+
+int ext_size_parse(PyObject *size, const char *what, uint64_t *out)
+{
+    if (size == NULL || size == Py_None)
+        return 0;
+    if (PyUnicode_Check(size)) {
+        const char *text = PyUnicode_AsUTF8(size);
+        if (text == NULL)
+            return -1;
+        if (ext_size_text(text, out) == 0)
+            return 0;
+        PyErr_Format(PyExc_ValueError,
+                     "%s: %R is no size; write bytes as an int, or a number with kB, MB, "
+                     "GB, TB (powers of 1000) or KiB, MiB, GiB, TiB (powers of 1024)",
+                     what, size);
+        return -1;
+    }
+    PyObject *index = PyNumber_Index(size);
+    if (index == NULL)
+        return -1;
+    long long value = PyLong_AsLongLong(index);
+    Py_DECREF(index);
+    if (value == -1 && PyErr_Occurred())
+        return -1;
+    if (value < 0) {
+        PyErr_Format(PyExc_ValueError, "%s must not be negative, got %lld", what, value);
+        return -1;
+    }
+    *out = (uint64_t)value;
+    return 0;
+}

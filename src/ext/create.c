@@ -1,0 +1,277 @@
+/* empty, zeros, ones, full and their *_like: NumPy's signatures and heap=. */
+#include "ext.h"
+
+enum filling { FILL_NOTHING, FILL_ZEROS, FILL_ONES, FILL_VALUE };
+
+/* Broadcasts `value` over the array, as np.full does. */
+static int fill(PyArrayObject *array, PyObject *value)
+{
+    PyObject *source = PyArray_FromAny(value, NULL, 0, 0, 0, NULL);
+    if (source == NULL)
+        return -1;
+    int status = PyArray_CopyInto(array, (PyArrayObject *)source);
+    Py_DECREF(source);
+    return status;
+}
+
+static PyObject *filled(PyArrayObject *array, enum filling filling, PyObject *value)
+{
+    if (array == NULL || filling == FILL_NOTHING || filling == FILL_ZEROS)
+        return (PyObject *)array;
+    PyObject *one = filling == FILL_ONES ? PyLong_FromLong(1) : Py_NewRef(value);
+    if (one == NULL || fill(array, one) < 0)
+        Py_CLEAR(array);
+    Py_XDECREF(one);
+    return (PyObject *)array;
+}
+
+/* The dtype of np.full(): given, or that of the value. */
+static int fill_dtype(ext_state *st, PyObject *dtype, enum filling filling, PyObject *value,
+                      PyArray_Descr **out)
+{
+    if (filling != FILL_VALUE || (dtype != NULL && dtype != Py_None))
+        return ext_dtype_parse(st, dtype, st->float64, out);
+    PyObject *source = PyArray_FromAny(value, NULL, 0, 0, 0, NULL);
+    if (source == NULL)
+        return -1;
+    *out = PyArray_DESCR((PyArrayObject *)source);
+    Py_INCREF(*out);
+    Py_DECREF(source);
+    return 0;
+}
+
+static int c_or_fortran(PyObject *text, int *fortran)
+{
+    NPY_ORDER order = NPY_CORDER;
+    *fortran = 0;
+    if (text == NULL)
+        return 0;
+    if (!PyArray_OrderConverter(text, &order))
+        return -1;
+    if (order != NPY_CORDER && order != NPY_FORTRANORDER) {
+        PyErr_SetString(PyExc_ValueError, "only 'C' or 'F' order is permitted");
+        return -1;
+    }
+    *fortran = order == NPY_FORTRANORDER;
+    return 0;
+}
+
+/* ---- empty, zeros, ones, full ---- */
+
+enum { SHAPE, DTYPE, ORDER, DEVICE, LIKE, HEAP, VALUE, NEW_ARGUMENTS };
+
+static PyObject *new_from(ext_state *st, PyObject *const *v, enum filling filling)
+{
+    ext_shape shape;
+    PyArray_Descr *descr;
+    int fortran;
+    if (ext_shape_parse(v[SHAPE], &shape) < 0 || c_or_fortran(v[ORDER], &fortran) < 0 ||
+        ext_device_check(v[DEVICE]) < 0 || ext_like_check(v[LIKE]) < 0 ||
+        fill_dtype(st, v[DTYPE], filling, v[VALUE], &descr) < 0)
+        return NULL;
+    ext_arena *arena = ext_heap_choose(st, v[HEAP]);
+    if (arena == NULL) {
+        Py_DECREF(descr);
+        return NULL;
+    }
+    PyArrayObject *array =
+        ext_array_new(st, arena, descr, shape.nd, shape.dims, NULL, fortran,
+                      filling == FILL_ZEROS ? SHARENA_ZERO : 0);
+    ext_arena_unref(arena);
+    return filled(array, filling, v[VALUE]);
+}
+
+/* One shape and at most a dtype, both by position, in the open default heap. */
+static PyObject *new_plain(ext_state *st, PyObject *const *args, Py_ssize_t nargs,
+                           unsigned flags)
+{
+    ext_shape shape;
+    PyArray_Descr *descr;
+    if (ext_shape_parse(args[0], &shape) < 0 ||
+        ext_dtype_parse(st, nargs > 1 ? args[1] : NULL, st->float64, &descr) < 0)
+        return NULL;
+    ext_arena *arena = ext_arena_ref(st->default_arena);
+    PyArrayObject *array =
+        ext_array_new(st, arena, descr, shape.nd, shape.dims, NULL, 0, flags);
+    ext_arena_unref(arena);
+    return (PyObject *)array;
+}
+
+static PyObject *new_array(const ext_signature *signature, PyObject *module,
+                           PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                           enum filling filling)
+{
+    ext_state *st = ext_state_of(module);
+    if (kwnames == NULL && (nargs == 1 || nargs == 2) && filling <= FILL_ZEROS &&
+        st->default_arena != NULL)
+        return new_plain(st, args, nargs, filling == FILL_ZEROS ? SHARENA_ZERO : 0);
+    PyObject *v[NEW_ARGUMENTS] = {NULL};
+    if (ext_arguments(signature, args, nargs, kwnames, v) < 0)
+        return NULL;
+    return new_from(st, v, filling);
+}
+
+#define NEW_SIGNATURE(name)                                                             \
+    {                                                                                   \
+        name, 1, 3, 6,                                                                  \
+        {                                                                               \
+            "shape", "dtype", "order", "device", "like", "heap"                         \
+        }                                                                               \
+    }
+
+PyObject *ext_empty(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    static const ext_signature signature = NEW_SIGNATURE("empty");
+    return new_array(&signature, module, args, nargs, kwnames, FILL_NOTHING);
+}
+
+PyObject *ext_zeros(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    static const ext_signature signature = NEW_SIGNATURE("zeros");
+    return new_array(&signature, module, args, nargs, kwnames, FILL_ZEROS);
+}
+
+PyObject *ext_ones(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    static const ext_signature signature = NEW_SIGNATURE("ones");
+    return new_array(&signature, module, args, nargs, kwnames, FILL_ONES);
+}
+
+PyObject *ext_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    static const ext_signature signature = {
+        "full", 2, 4, 7, {"shape", "fill_value", "dtype", "order", "device", "like", "heap"}};
+    PyObject *given[7];
+    if (ext_arguments(&signature, args, nargs, kwnames, given) < 0)
+        return NULL;
+    PyObject *v[NEW_ARGUMENTS] = {given[0], given[2], given[3], given[4],
+                                  given[5], given[6], given[1]};
+    return new_from(ext_state_of(module), v, FILL_VALUE);
+}
+
+/* ---- *_like ---- */
+
+enum { L_MODEL, L_DTYPE, L_ORDER, L_SUBOK, L_SHAPE, L_DEVICE, L_HEAP, L_VALUE, L_ARGUMENTS };
+
+/* With shape= : the model's order only if the number of dimensions is the same. */
+static PyArrayObject *like_with_shape(ext_state *st, ext_arena *arena, PyArray_Descr *descr,
+                                      PyArrayObject *model, NPY_ORDER order,
+                                      const ext_shape *shape, unsigned flags)
+{
+    int nd = shape->nd;
+    int keep = order == NPY_KEEPORDER && nd == PyArray_NDIM(model) && nd > 1 &&
+               !PyArray_IS_C_CONTIGUOUS(model);
+    if (keep && !PyArray_IS_F_CONTIGUOUS(model)) {
+        /* A view of no memory that has the model's strides and the new shape. */
+        Py_INCREF(PyArray_DESCR(model));
+        PyObject *view = PyArray_NewFromDescr(
+            &PyArray_Type, PyArray_DESCR(model), nd, shape->dims, PyArray_STRIDES(model),
+            PyArray_DATA(model), 0, NULL);
+        if (view == NULL) {
+            Py_DECREF(descr);
+            return NULL;
+        }
+        PyArrayObject *array = ext_array_like(st, arena, descr, (PyArrayObject *)view,
+                                              NPY_KEEPORDER, flags);
+        Py_DECREF(view);
+        return array;
+    }
+    int fortran = keep || order == NPY_FORTRANORDER ||
+                  (order == NPY_ANYORDER && PyArray_ISFORTRAN(model));
+    return ext_array_new(st, arena, descr, nd, shape->dims, NULL, fortran, flags);
+}
+
+static PyArrayObject *make_like(ext_state *st, PyObject *const *v, PyArrayObject *model,
+                                enum filling filling)
+{
+    NPY_ORDER order = NPY_KEEPORDER;
+    ext_shape shape = {-1, {0}};
+    PyArray_Descr *descr;
+    if ((v[L_ORDER] != NULL && !PyArray_OrderConverter(v[L_ORDER], &order)) ||
+        (v[L_SHAPE] != NULL && v[L_SHAPE] != Py_None &&
+         ext_shape_parse(v[L_SHAPE], &shape) < 0) ||
+        ext_device_check(v[L_DEVICE]) < 0 ||
+        ext_dtype_parse(st, v[L_DTYPE], PyArray_DESCR(model), &descr) < 0)
+        return NULL;
+    ext_arena *arena = ext_heap_choose(st, v[L_HEAP]);
+    if (arena == NULL) {
+        Py_DECREF(descr);
+        return NULL;
+    }
+    unsigned flags = filling == FILL_ZEROS ? SHARENA_ZERO : 0;
+    PyArrayObject *array =
+        shape.nd < 0 ? ext_array_like(st, arena, descr, model, order, flags)
+                     : like_with_shape(st, arena, descr, model, order, &shape, flags);
+    ext_arena_unref(arena);
+    return array;
+}
+
+static PyObject *new_like(ext_state *st, PyObject *const *v, enum filling filling)
+{
+    PyObject *model = PyArray_FromAny(v[L_MODEL], NULL, 0, 0, 0, NULL);
+    if (model == NULL)
+        return NULL;
+    PyArrayObject *array = make_like(st, v, (PyArrayObject *)model, filling);
+    Py_DECREF(model);
+    return filled(array, filling, v[L_VALUE]);
+}
+
+static PyObject *like_plain(const ext_signature *signature, PyObject *module,
+                            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                            enum filling filling)
+{
+    PyObject *v[L_ARGUMENTS] = {NULL};
+    if (ext_arguments(signature, args, nargs, kwnames, v) < 0)
+        return NULL;
+    return new_like(ext_state_of(module), v, filling);
+}
+
+#define LIKE_SIGNATURE(name, first)                                                     \
+    {                                                                                   \
+        name, 1, 5, 7,                                                                  \
+        {                                                                               \
+            first, "dtype", "order", "subok", "shape", "device", "heap"                 \
+        }                                                                               \
+    }
+
+PyObject *ext_empty_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames)
+{
+    static const ext_signature signature = LIKE_SIGNATURE("empty_like", "prototype");
+    return like_plain(&signature, module, args, nargs, kwnames, FILL_NOTHING);
+}
+
+PyObject *ext_zeros_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames)
+{
+    static const ext_signature signature = LIKE_SIGNATURE("zeros_like", "a");
+    return like_plain(&signature, module, args, nargs, kwnames, FILL_ZEROS);
+}
+
+PyObject *ext_ones_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames)
+{
+    static const ext_signature signature = LIKE_SIGNATURE("ones_like", "a");
+    return like_plain(&signature, module, args, nargs, kwnames, FILL_ONES);
+}
+
+PyObject *ext_full_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                        PyObject *kwnames)
+{
+    static const ext_signature signature = {
+        "full_like",
+        2,
+        6,
+        8,
+        {"a", "fill_value", "dtype", "order", "subok", "shape", "device", "heap"}};
+    PyObject *given[8];
+    if (ext_arguments(&signature, args, nargs, kwnames, given) < 0)
+        return NULL;
+    PyObject *v[L_ARGUMENTS] = {given[0], given[2], given[3], given[4],
+                                given[5], given[6], given[7], given[1]};
+    return new_like(ext_state_of(module), v, FILL_VALUE);
+}

@@ -1,0 +1,122 @@
+/* Heap.create() and Heap.attach(): from Python's options to the core's. */
+#include "ext.h"
+
+#include <limits.h>
+
+/* Seconds as the core's milliseconds; 0 means "default" there, so the least is 1. */
+static int parse_seconds(PyObject *value, const char *what, unsigned *out)
+{
+    if (value == NULL || value == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    if (!(seconds >= 0.0 && seconds * 1e3 < (double)UINT_MAX)) {
+        PyErr_Format(PyExc_ValueError, "%s must be from 0 to %u seconds", what,
+                     UINT_MAX / 1000);
+        return -1;
+    }
+    *out = (unsigned)(seconds * 1e3);
+    if (*out == 0)
+        *out = 1;
+    return 0;
+}
+
+static int parse_options(PyObject *const *v, int mode, sharena_options *options)
+{
+    if (mode < 0 || mode > 0777) {
+        PyErr_SetString(PyExc_ValueError, "mode must be permission bits from 0 to 0o777");
+        return -1;
+    }
+    options->mode = (unsigned)mode;
+    if (ext_size_parse(v[0], "limit", &options->limit_bytes) < 0 ||
+        ext_size_parse(v[1], "reserve", &options->reserve_bytes) < 0 ||
+        ext_size_parse(v[2], "retain", &options->retain_bytes) < 0 ||
+        parse_seconds(v[3], "ticket_timeout", &options->ticket_ms) < 0 ||
+        parse_seconds(v[4], "grace", &options->grace_ms) < 0)
+        return -1;
+    return 0;
+}
+
+static PyObject *opened(ext_state *st, int code, sharena_heap *core)
+{
+    return code == 0 ? ext_heap_new(st, core) : ext_raise(st, code);
+}
+
+PyObject *ext_heap_create(PyObject *class, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name",  "limit", "reserve", "retain", "mode", "ticket_timeout",
+                            "grace", NULL};
+    ext_state *st = PyType_GetModuleState((PyTypeObject *)class);
+    const char *name = NULL;
+    PyObject *v[5] = {NULL};
+    int mode = 0600, code;
+    sharena_options options = {0};
+    sharena_heap *core = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$OOOiOO:create", names, &name, &v[0],
+                                     &v[1], &v[2], &mode, &v[3], &v[4]) ||
+        parse_options(v, mode, &options) < 0)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    code = sharena_create(name, &options, &core);
+    Py_END_ALLOW_THREADS
+    return opened(st, code, core);
+}
+
+int ext_uuid_parse(const char *text, uint8_t uuid[16])
+{
+    for (int i = 0; i < 16; i++) {
+        unsigned byte = 0;
+        for (int k = 0; k < 2; k++) {
+            const char *digits = "0123456789abcdef", *digit = NULL;
+            if (*text != '\0')
+                digit = strchr(digits, *text++);
+            if (digit == NULL)
+                return -1;
+            byte = byte * 16 + (unsigned)(digit - digits);
+        }
+        uuid[i] = (uint8_t)byte;
+    }
+    return *text == '\0' ? 0 : -1;
+}
+
+static int attach_unnamed(const char *text, int pid, int fd, sharena_heap **core)
+{
+    uint8_t uuid[16];
+    int code;
+    if (ext_uuid_parse(text, uuid) < 0) {
+        PyErr_SetString(PyExc_ValueError, "uuid must be 32 lower-case hexadecimal digits");
+        return 1;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    code = pid > 0 ? sharena_attach_process(pid, fd, uuid, core)
+                   : sharena_attach_uuid(uuid, core);
+    Py_END_ALLOW_THREADS
+    return code;
+}
+
+PyObject *ext_heap_attach(PyObject *class, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "uuid", "pid", "fd", NULL};
+    ext_state *st = PyType_GetModuleState((PyTypeObject *)class);
+    const char *name = NULL, *uuid = NULL;
+    int pid = 0, fd = -1, code;
+    sharena_heap *core = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$zii:attach", names, &name, &uuid,
+                                     &pid, &fd))
+        return NULL;
+    if ((name == NULL) == (uuid == NULL)) {
+        PyErr_SetString(PyExc_TypeError, "attach() needs a name or a uuid");
+        return NULL;
+    }
+    if (uuid != NULL) {
+        code = attach_unnamed(uuid, pid, fd, &core);
+        if (code > 0)
+            return NULL;
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        code = sharena_attach(name, &core);
+        Py_END_ALLOW_THREADS
+    }
+    return opened(st, code, core);
+}

@@ -1,0 +1,285 @@
+/* sharena._core: the table of functions, the module's state, and what happens at import.
+ *
+ * The module needs no GIL.  It is bound to the main interpreter, as NumPy is.
+ */
+#define EXT_IMPORTS_NUMPY
+#include "ext.h"
+
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+PyMODINIT_FUNC PyInit__core(void);
+
+ext_state *ext_state_of_object(PyObject *object)
+{
+    return PyType_GetModuleState(Py_TYPE(object));
+}
+
+/* The core asks between chunks of long work.  Only the main thread runs signal handlers,
+ * and a deallocator must not: an exception may be on its way through it. */
+static int interrupted(void *unused)
+{
+    (void)unused;
+    if (ext_uninterruptible || syscall(SYS_gettid) != getpid() || !Py_IsInitialized())
+        return 0;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    int stop = !PyErr_Occurred() && PyErr_CheckSignals() < 0;
+    PyGILState_Release(gil);
+    return stop;
+}
+
+#define FAST(name, doc) {#name, EXT_METHOD(ext_##name), METH_FASTCALL | METH_KEYWORDS, doc}
+
+static PyMethodDef functions[] = {
+    FAST(empty,
+         "empty($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+         "      heap=None)\n--\n\n"
+         "`numpy.empty` in shared memory.\n\n"
+         "Parameters\n----------\n"
+         "shape : int or tuple of int\n"
+         "dtype : dtype-like, optional\n"
+         "    Default float64.  Not one that holds Python objects.\n"
+         "order : {'C', 'F'}\n"
+         "device, like\n    As NumPy's; the result is a plain ndarray in any case.\n"
+         "heap : Heap, optional\n    Default `Heap.default()`.\n\n"
+         "Returns\n-------\nnumpy.ndarray\n\n"
+         "Raises\n------\n"
+         "TypeError\n    The dtype holds Python objects.\n"
+         "HeapFullError\n    No room; it is a MemoryError too.\n"
+         "HeapClosedError\n    The heap was closed."),
+    FAST(zeros,
+         "zeros($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+         "      heap=None)\n--\n\n"
+         "`numpy.zeros` in shared memory.  See `empty` for parameters and errors."),
+    FAST(ones,
+         "ones($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+         "     heap=None)\n--\n\n"
+         "`numpy.ones` in shared memory.  See `empty` for parameters and errors."),
+    FAST(full,
+         "full($module, /, shape, fill_value, dtype=None, order='C', *, device=None,\n"
+         "     like=None, heap=None)\n--\n\n"
+         "`numpy.full` in shared memory.  See `empty` for parameters and errors."),
+    FAST(empty_like,
+         "empty_like($module, /, prototype, dtype=None, order='K', subok=True, shape=None,\n"
+         "           *, device=None, heap=None)\n--\n\n"
+         "`numpy.empty_like` in shared memory.\n\n"
+         "The result is a plain ndarray whatever ``subok`` says.  Errors as in `empty`."),
+    FAST(zeros_like,
+         "zeros_like($module, /, a, dtype=None, order='K', subok=True, shape=None, *,\n"
+         "           device=None, heap=None)\n--\n\n"
+         "`numpy.zeros_like` in shared memory.  See `empty_like`."),
+    FAST(ones_like,
+         "ones_like($module, /, a, dtype=None, order='K', subok=True, shape=None, *,\n"
+         "          device=None, heap=None)\n--\n\n"
+         "`numpy.ones_like` in shared memory.  See `empty_like`."),
+    FAST(full_like,
+         "full_like($module, /, a, fill_value, dtype=None, order='K', subok=True,\n"
+         "          shape=None, *, device=None, heap=None)\n--\n\n"
+         "`numpy.full_like` in shared memory.  See `empty_like`."),
+    FAST(array,
+         "array($module, /, object, dtype=None, *, copy=True, order='K', subok=False,\n"
+         "      ndmin=0, ndmax=0, like=None, heap=None)\n--\n\n"
+         "`numpy.array` in shared memory.\n\n"
+         "With ``copy=None`` an array that is in the heap already (in any heap, unless\n"
+         "``heap`` is given) and fits is returned as it is.\n\n"
+         "Raises\n------\n"
+         "TypeError\n"
+         "    The elements are Python objects, or ``subok=True`` with a subclass.\n"
+         "ValueError\n    ``copy=False`` (NumPy 2) and a copy is needed.\n"
+         "HeapFullError, HeapClosedError\n    As in `empty`."),
+    FAST(asarray,
+         "asarray($module, /, a, dtype=None, order=None, *, device=None, copy=None,\n"
+         "        like=None, heap=None)\n--\n\n"
+         "`numpy.asarray` in shared memory.\n\n"
+         "An array that is there already and fits is returned as it is; anything else is\n"
+         "copied in once.  Errors as in `array`."),
+    FAST(ascontiguousarray,
+         "ascontiguousarray($module, /, a, dtype=None, *, like=None, heap=None)\n--\n\n"
+         "`numpy.ascontiguousarray` in shared memory.  See `asarray`."),
+    FAST(copy, "copy($module, /, a, order='K', subok=False, *, heap=None)\n--\n\n"
+               "`numpy.copy` into shared memory.  Errors as in `array`."),
+    FAST(load,
+         "load($module, /, file, mmap_mode=None, allow_pickle=False, fix_imports=True,\n"
+         "     encoding='ASCII', *, max_header_size=10000, heap=None)\n--\n\n"
+         "Read an .npy file straight into shared memory.\n\n"
+         "Parameters\n----------\n"
+         "file : path or file object opened in binary mode\n"
+         "mmap_mode : None\n"
+         "allow_pickle, fix_imports, encoding\n"
+         "    For `numpy.load`'s sake; arrays of objects can't be shared.\n"
+         "max_header_size : int\n    As `numpy.load`'s.\n"
+         "heap : Heap, optional\n\n"
+         "Returns\n-------\nnumpy.ndarray\n\n"
+         "Raises\n------\n"
+         "ValueError\n    No .npy file, an .npz file, or one that is cut short.\n"
+         "TypeError\n    An array of Python objects.\n"
+         "HeapFullError, OSError"),
+    FAST(share,
+         "share($module, /, a, readonly=False)\n--\n\n"
+         "A view of an array in shared memory; one that is not there is copied in.\n\n"
+         "With ``readonly`` the view and every view of it can't be written, here and in\n"
+         "any process it is sent to; the array it was made from can."),
+    FAST(handle,
+         "handle($module, /, a, uses=1)\n--\n\n"
+         "About a hundred bytes that `attach` turns into this array in another process.\n\n"
+         "Parameters\n----------\n"
+         "a : numpy.ndarray\n    Any view of an array in shared memory.\n"
+         "uses : int\n"
+         "    How many loads (1 to 16) the handle keeps the array for.  Later ones work\n"
+         "    as long as somebody has the array.\n\n"
+         "Raises\n------\n"
+         "ValueError\n    Not in shared memory, empty, or of a dtype NumPy does not define.\n"
+         "TooManyHandlesError, TooManyProcessesError"),
+    FAST(reduce_array,
+         "reduce_array($module, /, a, fallback=None)\n--\n\n"
+         "The reducer for picklers that talk to other processes of this machine.\n\n"
+         "A shared array becomes a call of `rebuild_array`; any other one what\n"
+         "``fallback(a)`` returns, or without it what pickle would make of it."),
+    FAST(rebuild_array,
+         "rebuild_array($module, /, handle, dtype=None)\n--\n\n"
+         "Load a handle from inside an unpickler: never raises, may return a `Lost`."),
+    {"is_shared", ext_is_shared, METH_O,
+     "is_shared($module, a, /)\n--\n\n"
+     "Whether the object is an ndarray that lies wholly within one block of shared\n"
+     "memory, so that it travels as a handle.  Found by address, so any view counts."},
+    {"attach", ext_attach, METH_O,
+     "attach($module, handle, /)\n--\n\n"
+     "The array that a handle names, in this process.\n\n"
+     "Raises\n------\n"
+     "StaleHandleError\n    Nobody kept the array.\n"
+     "HeapNotFoundError, RemoteHandleError, TooManyProcessesError\n"
+     "ValueError\n    The bytes are no handle."},
+    {"sent", ext_sent_counts, METH_NOARGS,
+     "sent($module, /)\n--\n\n"
+     "How many arrays, and bytes of array data, this process has sent by handle and by\n"
+     "value."},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- state ---- */
+
+static int traverse(PyObject *module, visitproc visit, void *arg)
+{
+    ext_state *st = ext_state_of(module);
+    if (st == NULL)
+        return 0;
+    for (int i = 0; i < EXT_ERROR_COUNT; i++)
+        Py_VISIT(st->errors[i]);
+    Py_VISIT(st->heap_type);
+    Py_VISIT(st->block_type);
+    Py_VISIT(st->lost_type);
+    Py_VISIT(st->by_value_type);
+    Py_VISIT(st->stats_type);
+    Py_VISIT(st->class_type);
+    Py_VISIT(st->process_type);
+    Py_VISIT(st->ticket_type);
+    Py_VISIT(st->block_info_type);
+    Py_VISIT(st->default_heap);
+    Py_VISIT(st->by_value);
+    Py_VISIT(st->rebuild);
+    Py_VISIT(st->lost_memory);
+    return 0;
+}
+
+static int clear(PyObject *module)
+{
+    ext_state *st = ext_state_of(module);
+    if (st == NULL)
+        return 0;
+    st->default_arena = NULL;
+    for (int i = 0; i < EXT_ERROR_COUNT; i++)
+        Py_CLEAR(st->errors[i]);
+    Py_CLEAR(st->default_heap);
+    Py_CLEAR(st->lost_memory);
+    Py_CLEAR(st->by_value);
+    Py_CLEAR(st->rebuild);
+    Py_CLEAR(st->float64);
+#ifndef Py_GIL_DISABLED
+    for (int i = 0; i < EXT_DTYPE_CACHE; i++) {
+        Py_CLEAR(st->dtypes[i].key);
+        Py_CLEAR(st->dtypes[i].descr);
+    }
+#endif
+    Py_CLEAR(st->heap_type);
+    Py_CLEAR(st->block_type);
+    Py_CLEAR(st->lost_type);
+    Py_CLEAR(st->by_value_type);
+    Py_CLEAR(st->stats_type);
+    Py_CLEAR(st->class_type);
+    Py_CLEAR(st->process_type);
+    Py_CLEAR(st->ticket_type);
+    Py_CLEAR(st->block_info_type);
+    ext_block_clear();
+    return 0;
+}
+
+static void release(void *module)
+{
+    (void)clear(module);
+}
+
+/* ---- import ---- */
+
+static int read_environment(ext_state *st)
+{
+    const char *trace = getenv("SHARENA_TRACE"), *warn = getenv("SHARENA_WARN_BYVALUE");
+    uint64_t bytes;
+    st->trace = trace != NULL && trace[0] != '\0' && strcmp(trace, "0") != 0;
+    if (warn == NULL || warn[0] == '\0')
+        return 0;
+    if (ext_size_text(warn, &bytes) == 0) {
+        st->warn_bytes = bytes == 0 ? 1 : (Py_ssize_t)bytes;
+        return 0;
+    }
+    return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                            "SHARENA_WARN_BYVALUE=%s is no size, such as 1MiB, and has no "
+                            "effect", warn);
+}
+
+static int run(PyObject *module)
+{
+    ext_state *st = ext_state_of(module);
+    import_array1(-1);
+    st->float64 = PyArray_DescrFromType(NPY_DOUBLE);
+    if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
+        ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||
+        ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
+        PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
+        read_environment(st) < 0)
+        return -1;
+    sharena_set_interrupt(interrupted, NULL);
+    /* So that every descendant finds the same heap.  A failure is not the import's: who
+     * needs the default heap tries again, and gets the error. */
+    if (ext_default_heap(st) == NULL)
+        PyErr_Clear();
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, run},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "sharena._core",
+    .m_doc = "The heap's arrays, handles and reports.",
+    .m_size = sizeof(ext_state),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
+    .m_free = release,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&definition);
+}

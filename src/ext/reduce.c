@@ -1,0 +1,206 @@
+/* The reducer that the interprocess picklers call for every ndarray, its counterpart in the
+ * receiver, and by_value(), which switches handles off.
+ *
+ * Loading never raises: an exception inside an unpickler would kill the thread of a Pool
+ * that reads results and leave everybody waiting.  What can't be loaded becomes a Lost.
+ *
+ * by_value() is a context variable: it holds for the code inside the `with`, also across
+ * await, and for no other thread.  What a queue's feeder thread pickles later is not inside.
+ */
+#include "ext.h"
+
+#define PROTOCOL 4 /* any pickler of this millennium's Pythons can write it */
+
+/* ---- sending ---- */
+
+static void count(uint64_t *arrays, uint64_t *bytes, PyArrayObject *array)
+{
+    EXT_COUNT_ADD(arrays, 1);
+    EXT_COUNT_ADD(bytes, (uint64_t)PyArray_NBYTES(array));
+}
+
+static PyObject *send_value(ext_state *st, PyArrayObject *array, PyObject *fallback)
+{
+    npy_intp bytes = PyArray_NBYTES(array);
+    if (st->warn_bytes > 0 && bytes >= st->warn_bytes && ext_warn_by_value(st, array) < 0)
+        return NULL;
+    count(&st->sent.value_arrays, &st->sent.value_bytes, array);
+    if (fallback != NULL && fallback != Py_None)
+        return PyObject_CallOneArg(fallback, (PyObject *)array);
+    return PyObject_CallMethod((PyObject *)array, "__reduce_ex__", "i", PROTOCOL);
+}
+
+static int by_value_now(ext_state *st)
+{
+    PyObject *value;
+    if (PyContextVar_Get(st->by_value, NULL, &value) < 0)
+        return -1;
+    int on = value == Py_True;
+    Py_XDECREF(value);
+    return on;
+}
+
+static PyObject *send_handle(ext_state *st, PyArrayObject *array, PyObject *bytes,
+                             PyObject *dtype)
+{
+    PyObject *args =
+        dtype == NULL ? PyTuple_Pack(1, bytes) : PyTuple_Pack(2, bytes, dtype);
+    PyObject *result = args == NULL ? NULL : PyTuple_Pack(2, st->rebuild, args);
+    if (result == NULL)
+        ext_handle_give_back(bytes);
+    else
+        count(&st->sent.handle_arrays, &st->sent.handle_bytes, array);
+    Py_XDECREF(args);
+    Py_DECREF(bytes);
+    Py_XDECREF(dtype);
+    return result;
+}
+
+PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames)
+{
+    static const ext_signature signature = {"reduce_array", 1, 2, 2, {"a", "fallback"}};
+    ext_state *st = ext_state_of(module);
+    PyObject *v[2], *bytes, *dtype;
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0)
+        return NULL;
+    if (!PyArray_Check(v[0])) {
+        PyErr_Format(PyExc_TypeError, "reduce_array() needs a numpy.ndarray, not %s",
+                     Py_TYPE(v[0])->tp_name);
+        return NULL;
+    }
+    PyArrayObject *array = (PyArrayObject *)v[0];
+    int status = by_value_now(st);
+    if (status < 0)
+        return NULL;
+    status = status ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
+    if (status < 0)
+        return NULL;
+    return status == 0 ? send_value(st, array, v[1]) : send_handle(st, array, bytes, dtype);
+}
+
+PyObject *ext_sent_counts(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    const ext_sent *sent = &ext_state_of(module)->sent;
+    return Py_BuildValue("{sKsKsKsK}", "handle_arrays",
+                         (unsigned long long)sent->handle_arrays, "handle_bytes",
+                         (unsigned long long)sent->handle_bytes, "value_arrays",
+                         (unsigned long long)sent->value_arrays, "value_bytes",
+                         (unsigned long long)sent->value_bytes);
+}
+
+/* ---- receiving ---- */
+
+PyObject *ext_rebuild_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    static const ext_signature signature = {"rebuild_array", 1, 2, 2, {"handle", "dtype"}};
+    ext_state *st = ext_state_of(module);
+    PyObject *v[2], *array = NULL;
+    if (ext_arguments(&signature, args, nargs, kwnames, v) == 0)
+        array = ext_handle_load(st, v[0], v[1]);
+    if (array != NULL)
+        return array;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+        PyErr_SetInterrupt(); /* comes again at the next bytecode, outside the unpickler */
+    return ext_lost_from_error(st);
+}
+
+/* ---- by_value ---- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *token; /* of the variable while inside */
+} by_value;
+
+static PyObject *by_value_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    by_value *b = (by_value *)self;
+    ext_state *st = ext_state_of_object(self);
+    if (b->token != NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this by_value() is entered already; make a new one");
+        return NULL;
+    }
+    b->token = PyContextVar_Set(st->by_value, Py_True);
+    return b->token == NULL ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *by_value_exit(PyObject *self, PyObject *args)
+{
+    (void)args;
+    by_value *b = (by_value *)self;
+    PyObject *token = b->token;
+    b->token = NULL;
+    if (token != NULL) {
+        int status = PyContextVar_Reset(ext_state_of_object(self)->by_value, token);
+        Py_DECREF(token);
+        if (status < 0)
+            return NULL;
+    }
+    Py_RETURN_FALSE;
+}
+
+static int by_value_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(((by_value *)self)->token);
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int by_value_clear(PyObject *self)
+{
+    Py_CLEAR(((by_value *)self)->token);
+    return 0;
+}
+
+static void by_value_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)by_value_clear(self);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(by_value_doc,
+             "by_value()\n--\n\n"
+             "Context manager: arrays pickled inside travel by value, not as handles.\n\n"
+             "It holds for this thread (and this asyncio task).  A multiprocessing.Queue,\n"
+             "a Pool and a ProcessPoolExecutor pickle in threads of their own, later: send\n"
+             "``a.copy()`` through them instead.");
+
+static PyMethodDef by_value_methods[] = {
+    {"__enter__", by_value_enter, METH_NOARGS, NULL},
+    {"__exit__", by_value_exit, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot by_value_slots[] = {
+    {Py_tp_doc, (void *)(uintptr_t)by_value_doc},
+    {Py_tp_methods, by_value_methods},
+    {Py_tp_traverse, by_value_traverse},
+    {Py_tp_clear, by_value_clear},
+    {Py_tp_dealloc, by_value_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec by_value_spec = {
+    .name = "sharena.by_value",
+    .basicsize = sizeof(by_value),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = by_value_slots,
+};
+
+int ext_reduce_init(ext_state *st, PyObject *module)
+{
+    st->by_value = PyContextVar_New("sharena.by_value", Py_False);
+    st->by_value_type =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, &by_value_spec, NULL);
+    st->rebuild = PyObject_GetAttrString(module, "rebuild_array");
+    if (st->by_value == NULL || st->by_value_type == NULL || st->rebuild == NULL)
+        return -1;
+    return PyModule_AddType(module, st->by_value_type);
+}

@@ -1,0 +1,141 @@
+/* is_shared, share, handle, attach: sharing by hand. */
+#include "ext.h"
+
+PyObject *ext_is_shared(PyObject *module, PyObject *object)
+{
+    (void)module;
+    ext_arena *arena;
+    sharena_block block;
+    if (!PyArray_Check(object) || !ext_locate((PyArrayObject *)object, &arena, &block))
+        Py_RETURN_FALSE;
+    ext_arena_unref(arena);
+    Py_RETURN_TRUE;
+}
+
+/* A plain view over a read-only Block of its own, with one more reference to the core
+ * block; consumes the reference to the arena. */
+static PyObject *protected_view(ext_state *st, PyArrayObject *array, ext_arena *arena,
+                                const sharena_block *block)
+{
+    int code = sharena_retain(arena->core, block->start);
+    if (code != 0) {
+        ext_raise(st, code);
+        ext_arena_unref(arena);
+        return NULL;
+    }
+    PyObject *base = ext_block_new(st, arena, block->start, block->size_bytes, 1);
+    if (base == NULL)
+        return NULL;
+    PyArray_Descr *descr = PyArray_DESCR(array);
+    Py_INCREF(descr);
+    return (PyObject *)ext_array_over(base, descr, PyArray_NDIM(array), PyArray_DIMS(array),
+                                      PyArray_STRIDES(array), PyArray_DATA(array), 0);
+}
+
+static PyObject *share_copy(ext_state *st, PyObject *object)
+{
+    ext_arena *arena = ext_heap_choose(st, NULL);
+    if (arena == NULL)
+        return NULL;
+    PyArrayObject *array = ext_copy_in(st, arena, object);
+    ext_arena_unref(arena);
+    return (PyObject *)array;
+}
+
+/* An empty array touches no memory that a view of it could change. */
+static PyObject *share_readonly(ext_state *st, PyArrayObject *array)
+{
+    ext_arena *arena;
+    sharena_block block;
+    if (ext_locate(array, &arena, &block))
+        return protected_view(st, array, arena, &block);
+    PyArray_CLEARFLAGS(array, NPY_ARRAY_WRITEABLE);
+    return Py_NewRef((PyObject *)array);
+}
+
+PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                    PyObject *kwnames)
+{
+    static const ext_signature signature = {"share", 1, 2, 2, {"a", "readonly"}};
+    ext_state *st = ext_state_of(module);
+    PyObject *v[2];
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0)
+        return NULL;
+    int readonly = v[1] == NULL ? 0 : PyObject_IsTrue(v[1]);
+    if (readonly < 0)
+        return NULL;
+    ext_arena *arena;
+    sharena_block block;
+    if (PyArray_Check(v[0]) && ext_locate((PyArrayObject *)v[0], &arena, &block)) {
+        if (readonly)
+            return protected_view(st, (PyArrayObject *)v[0], arena, &block);
+        ext_arena_unref(arena);
+        return PyArray_View((PyArrayObject *)v[0], NULL, &PyArray_Type);
+    }
+    PyObject *copy = share_copy(st, v[0]);
+    if (copy == NULL || !readonly)
+        return copy;
+    PyObject *view = share_readonly(st, (PyArrayObject *)copy);
+    Py_DECREF(copy);
+    return view;
+}
+
+static int parse_uses(PyObject *value, unsigned *uses)
+{
+    *uses = 1;
+    if (value == NULL)
+        return 0;
+    long n = PyLong_AsLong(value);
+    if (n == -1 && PyErr_Occurred())
+        return -1;
+    if (n < 1 || n > 16) {
+        PyErr_Format(PyExc_ValueError, "uses must be from 1 to 16, got %ld", n);
+        return -1;
+    }
+    *uses = (unsigned)n;
+    return 0;
+}
+
+static PyObject *refuse_handle(PyObject *object)
+{
+    ext_arena *arena;
+    sharena_block block;
+    if (!PyArray_Check(object))
+        PyErr_Format(PyExc_TypeError, "handle() needs a numpy.ndarray, not %s",
+                     Py_TYPE(object)->tp_name);
+    else if (ext_locate((PyArrayObject *)object, &arena, &block)) {
+        ext_arena_unref(arena);
+        PyErr_Format(PyExc_ValueError,
+                     "a handle can't describe dtype %R; send .view() of it with one of "
+                     "NumPy's own dtypes", (PyObject *)PyArray_DESCR((PyArrayObject *)object));
+    } else if (PyArray_NBYTES((PyArrayObject *)object) == 0)
+        PyErr_SetString(PyExc_ValueError, "an empty array has no memory to share");
+    else
+        PyErr_SetString(PyExc_ValueError,
+                        "this array is not in shared memory; make it there, or pass "
+                        "sharena.share(a)");
+    return NULL;
+}
+
+PyObject *ext_handle(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+                     PyObject *kwnames)
+{
+    static const ext_signature signature = {"handle", 1, 2, 2, {"a", "uses"}};
+    PyObject *v[2], *bytes;
+    unsigned uses;
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 ||
+        parse_uses(v[1], &uses) < 0)
+        return NULL;
+    int status = PyArray_Check(v[0]) ? ext_handle_make(ext_state_of(module),
+                                                       (PyArrayObject *)v[0], uses, &bytes,
+                                                       NULL)
+                                     : 0;
+    if (status == 0)
+        return refuse_handle(v[0]);
+    return status < 0 ? NULL : bytes;
+}
+
+PyObject *ext_attach(PyObject *module, PyObject *bytes)
+{
+    return ext_handle_load(ext_state_of(module), bytes, NULL);
+}
