@@ -14,45 +14,6 @@
 
 #include "internal.h"
 
-#define DATA_ALIGN ((uint64_t)2 << 20)
-#define LIMIT_MIN ((uint64_t)4 << 20)
-
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
-/* ---- layout ----------------------------------------------------------------------------------- */
-
-/* Everything follows from the number of units. */
-static void lay_out(struct super_shm *s, uint64_t units)
-{
-    uint64_t extent = SHR_EXTENT_UNITS_MAX, at = SHR_AT_UNITS_PART;
-
-    while (extent > SHR_EXTENT_UNITS_MIN && extent * 16 > units)
-        extent /= 2;
-    s->extent_units = (uint32_t)extent;
-    s->units = round_up(units, extent);
-    s->heads = at;
-    s->commit = at += round_up(s->units / 8, SHR_PAGE);
-    s->dirty = at += round_up(s->units / 8, SHR_PAGE);
-    s->extents = at += round_up(s->units / 8, SHR_PAGE);
-    s->units_at = at += round_up(s->units / extent * sizeof(struct extent_shm), SHR_PAGE);
-    s->descriptors = at += round_up(s->units * sizeof(struct unit_shm), SHR_UNIT);
-    s->data = round_up(at + (s->units << SHR_UNIT_SHIFT), DATA_ALIGN);
-    s->file_bytes = s->data + (s->units << SHR_UNIT_SHIFT);
-}
-
-static uint64_t checksum(const struct super_shm *s)
-{
-    const uint8_t *p = (const uint8_t *)s;
-    uint64_t hash = 0xcbf29ce484222325u;
-
-    for (size_t i = 0; i < offsetof(struct super_shm, checksum); i++)
-        hash = (hash ^ p[i]) * 0x100000001b3u;
-    return hash;
-}
-
 static int valid_name(const char *name)
 {
     size_t n = strlen(name);
@@ -79,7 +40,7 @@ static void path_of(const char *name, char path[128])
 static int make_private(sharena_heap *h)
 {
     h->slab_of_bytes = h->n_units * sizeof(void *);
-    h->memo_bytes = round_up(h->n_units / h->extent_units * sizeof(uint64_t), SHR_PAGE);
+    h->memo_bytes = h->n_units / h->extent_units * sizeof(uint64_t);
     h->slab_of = shr__sys_map_private(h->slab_of_bytes);
     h->memo = shr__sys_map_private(h->memo_bytes);
     (void)pthread_mutex_init(&h->names_lock, NULL);
@@ -116,7 +77,7 @@ static int map_heap(sharena_heap *h)
     const struct super_shm *s = &h->super;
 
     h->map_bytes = s->file_bytes;
-    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, DATA_ALIGN, &h->map_start,
+    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN, &h->map_start,
                            &h->map_start_bytes);
     if (!h->base)
         return shr__fail(SHARENA_ESYSTEM,
@@ -221,45 +182,6 @@ static sharena_heap *new_heap(int fd)
 
 /* ---- create --------------------------------------------------------------------------------------------- */
 
-static int fill_super(struct super_shm *s, const char *name, const sharena_options *o)
-{
-    uint64_t ram = shr__sys_ram(), most = shr__sys_mappable(), reserve;
-
-    memset(s, 0, sizeof *s);
-    memcpy(s->magic, SHR_MAGIC, 8);
-    s->format = SHR_FORMAT;
-    s->words = 1;
-    s->unit_shift = SHR_UNIT_SHIFT;
-    s->limit_bytes = o && o->limit_bytes ? o->limit_bytes : shr__default_limit();
-    if (s->limit_bytes < LIMIT_MIN)
-        return shr__fail(SHARENA_EINVAL, "a limit of %llu bytes is less than the least, %llu",
-                         (unsigned long long)s->limit_bytes, (unsigned long long)LIMIT_MIN);
-    reserve = o && o->reserve_bytes ? o->reserve_bytes : 4 * ram;
-    if (!(o && o->reserve_bytes)) {
-        reserve = reserve > s->limit_bytes ? reserve : s->limit_bytes;
-        /* descriptors take as much address space again */
-        reserve = reserve < most / 5 * 2 ? reserve : most / 5 * 2;
-    }
-    if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX || s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
-        return shr__fail(SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
-                         (unsigned long long)(SHR_UNITS_MAX << SHR_UNIT_SHIFT));
-    lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
-                                   : round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
-    s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
-    s->ticket_ms = o && o->ticket_ms ? o->ticket_ms : 3600u * 1000u;
-    s->grace_ms = o && o->grace_ms ? o->grace_ms : 60u * 1000u;
-    s->mode = o && o->mode ? o->mode & 0666u : 0600u;
-    s->uid = shr__sys_uid();
-    s->machine = shr__sys_machine();
-    s->created_ns = shr__sys_real_ns();
-    s->creator_pid = shr__sys_pid();
-    shr__sys_random(s->uuid, sizeof s->uuid);
-    if (name)
-        memcpy(s->name, name, strlen(name));
-    s->checksum = checksum(s);
-    return 0;
-}
-
 static int open_backing(const struct super_shm *s)
 {
     char name[32];
@@ -315,7 +237,7 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
 
     if (name && !valid_name(name))
         return bad_name(name);
-    code = fill_super(&s, name, options);
+    code = shr__super_fill(&s, name, options);
     if (code)
         return code;
     fd = open_backing(&s);
@@ -350,34 +272,6 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
 
 /* ---- attach ------------------------------------------------------------------------------------------------ */
 
-/* Everything that could mislead us, before the first write. */
-static int check_super(const struct super_shm *s, uint64_t file_bytes, uint32_t file_uid)
-{
-    struct super_shm again = *s;
-
-    if (memcmp(s->magic, SHR_MAGIC, 8) != 0)
-        return shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap");
-    if (s->format != SHR_FORMAT || s->words != 1)
-        return shr__fail(SHARENA_EVERSION,
-                         "the heap has format %u with %u mask words, this library reads format %u "
-                         "with 1; use the same version of sharena in all processes",
-                         s->format, s->words, SHR_FORMAT);
-    if (s->unit_shift != SHR_UNIT_SHIFT || s->units == 0 || s->units > SHR_UNITS_MAX)
-        return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged (geometry)");
-    lay_out(&again, s->units);
-    again.checksum = checksum(s);
-    if (memcmp(&again, s, sizeof again) != 0 || file_bytes < s->file_bytes)
-        return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged");
-    if (s->machine != shr__sys_machine())
-        return shr__fail(SHARENA_EREMOTE, "the heap was made on another machine or before a reboot");
-    if (file_uid != shr__sys_uid() && !(s->mode & 066u))
-        return shr__fail(SHARENA_EPERM,
-                         "the heap belongs to user %u and its mode keeps it private; become that "
-                         "user",
-                         file_uid);
-    return 0;
-}
-
 static sharena_heap *attached(const uint8_t uuid[16])
 {
     for (unsigned i = 0; i < SHR_HEAPS; i++) {
@@ -402,7 +296,7 @@ static int attach_fd(int fd, const uint8_t *uuid, sharena_heap **out)
         code = shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap (it has %llu bytes)",
                          (unsigned long long)bytes);
     else
-        code = check_super(&s, bytes, uid);
+        code = shr__super_check(&s, bytes, uid);
     if (code == 0 && uuid && memcmp(uuid, s.uuid, 16) != 0)
         code = shr__fail(SHARENA_ENOTFOUND, "another heap is found in its place");
     if (code) {

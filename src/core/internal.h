@@ -1,8 +1,8 @@
 /* Private types of the core and what crosses its files.
  *
  * The files are a ladder, each calls only downward:
- *   sys · error · room · process · descriptor · commit · run · retain · slab · lane ·
- *   release · ticket · name · reap · alloc · fork · check · stats · heap
+ *   sys · error · room · super · process · descriptor · commit · run · retain · slab · lane ·
+ *   small · release · ticket · name · reap · alloc · fork · check · stats · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -225,6 +225,11 @@ uint64_t shr__sys_ram(void);
 int shr__room(uint64_t want_bytes, uint64_t *room_bytes, char *where, size_t where_size);
 uint64_t shr__default_limit(void);
 
+/* ---- super.c: the superblock ------------------------------------------------------------------ */
+
+int shr__super_fill(struct super_shm *, const char *name, const sharena_options *);
+int shr__super_check(const struct super_shm *, uint64_t file_bytes, uint32_t file_uid);
+
 /* ---- process.c: slots ----------------------------------------------------------------------- */
 
 #define SHR_STATE(k, s) ((uint64_t)(k) << 8 | (uint64_t)(s))
@@ -427,6 +432,12 @@ static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
     store64_release(&d->mask, h->mine);
     return i;
 }
+void shr__lanes_stop(sharena_heap *h); /* lanes_lock held; waits until none is busy */
+void shr__lanes_go(sharena_heap *h);
+void shr__lanes_init(void);
+
+/* ---- small.c -------------------------------------------------------------------------------- */
+
 /* RUN_ flags as for shr__run_find(); what it allocates is committed. */
 int shr__small(sharena_heap *h, struct lane *, uint32_t class, unsigned flags, uint64_t *offset);
 /* In the bracket, after a block went back to a slab that is not the lane's current one;
@@ -434,11 +445,8 @@ int shr__small(sharena_heap *h, struct lane *, uint32_t class, unsigned flags, u
 struct slab *shr__slab_housekeeping(struct lane *, struct slab *);
 void shr__slab_retire(sharena_heap *h, struct slab *); /* a chain of them */
 void shr__slab_left(sharena_heap *h, uint64_t unit); /* a block of the slab has left its lane */
-void shr__lanes_stop(sharena_heap *h); /* lanes_lock held; waits until none is busy */
-void shr__lanes_go(sharena_heap *h);
 void shr__lanes_trim(sharena_heap *h); /* gives back every empty slab of every lane */
 void shr__lanes_forget(sharena_heap *h); /* drops the lanes; shared memory is left as it is */
-void shr__lanes_init(void);
 
 /* ---- release.c ------------------------------------------------------------------------------- */
 

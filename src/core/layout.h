@@ -50,6 +50,7 @@
 #define SHR_EXTENT_UNITS_MAX 1024u /* 64 MiB */
 #define SHR_EXTENT_UNITS_MIN 64u   /* one word of heads */
 #define SHR_UNITS_MAX ((uint64_t)1 << 28) /* 16 TiB, a number that fits a file's size twice over */
+#define SHR_DATA_ALIGN ((uint64_t)2 << 20) /* of the data area, in the file and in memory */
 #define SHR_CHUNK_SHIFT 16
 #define SHR_CHUNK ((uint64_t)1 << SHR_CHUNK_SHIFT)
 

@@ -12,7 +12,7 @@
  *   abandon    owner: mark the own blocks in it; own bit away; look once more
  *
  * Here are the transitions; which lane of a process owns a slab, and which of its blocks are
- * free, is lane.c's private knowledge.  Nothing here runs inside a bracket.
+ * free, is small.c's private knowledge.  Nothing here runs inside a bracket.
  *
  * A kill leaves: a free run (before S), S with class 0 (the adopter drops S), or S with a
  * class (the adopter rescans).

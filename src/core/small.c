@@ -1,0 +1,471 @@
+/* Small blocks: a lane's slabs and which of their blocks are free.
+ *
+ * A lane owns slabs, and only it takes their blocks from 0 to held, with plain stores.  Which
+ * blocks are free is private knowledge (a stack of indices), rebuilt from the masks whenever
+ * others may have freed some: they raise the unit's hint.
+ *
+ * Nothing strands.  A slab keeps count of its private blocks (taken here, not exported, not
+ * released by a sibling).  When it is 0 in a slab that is not its lane's current one, the
+ * slab is given back if it is empty, up to a small reserve, and abandoned if not: others can
+ * empty, adopt and re-use it while this process sleeps.
+ *
+ * Lists and stacks change in the lane's bracket, or while it is stopped; what commits,
+ * searches or waits comes before or after.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+#define EMPTY_UNITS_MAX 256u /* 16 MiB of empty slabs a lane may keep, less in small heaps */
+
+/* ---- lists of a lane: inside its bracket, or while it is stopped ---------------------------- */
+
+static struct slab **list_of(struct bin *b, uint32_t list)
+{
+    return list == LIST_PARTIAL ? &b->partial : &b->full;
+}
+
+static int is_empty(const struct slab *s)
+{
+    return s->n_free == s->capacity;
+}
+
+static void unlink_slab(struct lane *l, struct slab *s)
+{
+    struct bin *b = &l->bins[s->class];
+    uint32_t list = load32_relaxed(&s->list);
+
+    if (list == LIST_CURRENT) {
+        b->current = NULL;
+    } else if (list != LIST_NONE) {
+        if (s->prev)
+            s->prev->next = s->next;
+        else
+            *list_of(b, list) = s->next;
+        if (s->next)
+            s->next->prev = s->prev;
+        if (list == LIST_PARTIAL && is_empty(s))
+            l->empty_units -= shr__classes[s->class].units;
+    }
+    s->next = s->prev = NULL;
+    store32_relaxed(&s->list, LIST_NONE);
+}
+
+static void link_slab(struct lane *l, struct slab *s, uint32_t list)
+{
+    struct bin *b = &l->bins[s->class];
+    struct slab **head = list_of(b, list);
+
+    SHR_ASSERT(load32_relaxed(&s->list) == LIST_NONE);
+    store32_relaxed(&s->list, list);
+    if (list == LIST_CURRENT) {
+        b->current = s;
+        return;
+    }
+    s->prev = NULL;
+    s->next = *head;
+    if (*head)
+        (*head)->prev = s;
+    *head = s;
+    if (list == LIST_PARTIAL && is_empty(s))
+        l->empty_units += shr__classes[s->class].units;
+}
+
+static void map_slab(sharena_heap *h, const struct slab *s, struct slab *to)
+{
+    for (uint32_t i = 0; i < shr__classes[s->class].units; i++)
+        atomic_store_explicit(&h->slab_of[s->unit + i], to, memory_order_release);
+}
+
+/* Out of the lane for good: after the bracket it is retired. */
+static void part(struct lane *l, struct slab *s)
+{
+    unlink_slab(l, s);
+    l->bins[s->class].slabs--;
+    map_slab(l->heap, s, NULL);
+    atomic_store_explicit(&s->lane, NULL, memory_order_release);
+}
+
+static uint32_t private_blocks(const struct slab *s)
+{
+    uint32_t used = load32_relaxed(&s->used), left = load32_relaxed(&s->left);
+
+    return used > left ? used - left : 0;
+}
+
+static uint32_t empty_max(const sharena_heap *h)
+{
+    uint64_t max = h->limit_units / 64;
+
+    return max < EMPTY_UNITS_MAX ? (uint32_t)max : EMPTY_UNITS_MAX;
+}
+
+/* Puts a slab that is in no list where it belongs; returns it if it is to be retired. */
+static struct slab *place_slab(struct lane *l, struct slab *s)
+{
+    if (is_empty(s)) {
+        if (l->empty_units + shr__classes[s->class].units > empty_max(l->heap)) {
+            part(l, s);
+            return s;
+        }
+    } else if (private_blocks(s) == 0) {
+        part(l, s);
+        return s;
+    }
+    link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
+    return NULL;
+}
+
+struct slab *shr__slab_housekeeping(struct lane *l, struct slab *s)
+{
+    if (s->n_free != 1 && private_blocks(s))
+        return NULL;
+    /* it was linked when it had one free block less */
+    s->n_free--;
+    unlink_slab(l, s);
+    s->n_free++;
+    return place_slab(l, s);
+}
+
+/* ---- rescan ----------------------------------------------------------------------------------- */
+
+/* Rebuilds the stack of free blocks from the masks. */
+static void rescan(sharena_heap *h, struct slab *s)
+{
+    uint32_t used = 0, left = 0;
+
+    /* one swap: every raise it overwrites is seen, and so are the masks before it */
+    (void)and32_acq_rel(&h->units[s->unit].hint, 0);
+    s->n_free = 0;
+    for (uint32_t i = s->capacity; i-- > 0;) {
+        if (load64_acquire(&s->descs[i].mask) == 0) {
+            s->free[s->n_free++] = (uint16_t)i;
+        } else {
+            used++;
+            left += (load64_relaxed(&s->descs[i].gen) & SHR_MARKS ||
+                     !(load64_relaxed(&s->descs[i].mask) & h->mine)) != 0;
+        }
+    }
+    store32_relaxed(&s->used, used);
+    store32_relaxed(&s->left, left);
+}
+
+static int rescan_if_hinted(sharena_heap *h, struct slab *s)
+{
+    if (load32_acquire(&h->units[s->unit].hint))
+        rescan(h, s);
+    return s->n_free != 0;
+}
+
+/* All full slabs of a class, when their number has grown by a quarter since the last time:
+ * doing so before every growth would be quadratic.  Returns slabs to retire, chained. */
+static struct slab *rescan_all(sharena_heap *h, struct lane *l, struct bin *b, int force)
+{
+    struct slab *retired = NULL, *next;
+
+    if (!force && b->slabs < b->rescanned + b->rescanned / 4 + 1)
+        return NULL;
+    for (struct slab *s = b->full; s; s = next) {
+        next = s->next;
+        if (!load32_acquire(&h->units[s->unit].hint))
+            continue;
+        unlink_slab(l, s);
+        rescan(h, s);
+        s = place_slab(l, s);
+        if (s) {
+            s->next = retired;
+            retired = s;
+        }
+    }
+    b->rescanned = b->slabs;
+    return retired;
+}
+
+/* ---- private structs ----------------------------------------------------------------------------- */
+
+static struct slab *slab_struct(sharena_heap *h, uint32_t class)
+{
+    const struct shr_class *c = &shr__classes[class];
+    struct slab *s;
+
+    pthread_mutex_lock(&h->leaf);
+    s = h->slab_pool;
+    if (s)
+        h->slab_pool = s->next;
+    pthread_mutex_unlock(&h->leaf);
+    if (!s) {
+        s = calloc(1, sizeof *s);
+        if (!s)
+            return NULL;
+        pthread_mutex_lock(&h->leaf);
+        s->all = h->slab_all;
+        h->slab_all = s;
+        pthread_mutex_unlock(&h->leaf);
+    }
+    if (s->free_room < c->capacity || s->free_room > c->capacity * 4) {
+        uint16_t *stack = malloc(c->capacity * sizeof *stack);
+        if (!stack) {
+            pthread_mutex_lock(&h->leaf);
+            s->next = h->slab_pool;
+            h->slab_pool = s;
+            pthread_mutex_unlock(&h->leaf);
+            return NULL;
+        }
+        free(s->free);
+        s->free = stack;
+        s->free_room = c->capacity;
+    }
+    s->reciprocal = c->reciprocal;
+    s->size = c->size;
+    s->capacity = c->capacity;
+    s->n_free = 0;
+    s->class = class;
+    store32_relaxed(&s->list, LIST_NONE);
+    s->next = s->prev = NULL;
+    store32_relaxed(&s->used, 0);
+    store32_relaxed(&s->left, 0);
+    return s;
+}
+
+static void slab_struct_free(sharena_heap *h, struct slab *s)
+{
+    pthread_mutex_lock(&h->leaf);
+    s->next = h->slab_pool;
+    h->slab_pool = s;
+    pthread_mutex_unlock(&h->leaf);
+}
+
+static void slab_struct_at(sharena_heap *h, struct slab *s, uint64_t unit)
+{
+    s->descs = &h->descs[unit << 12];
+    s->start = h->data + (unit << SHR_UNIT_SHIFT);
+    s->unit = (uint32_t)unit;
+}
+
+/* After the bracket: the slab is in no list and no lane knows it. */
+static void retire(sharena_heap *h, struct slab *s)
+{
+    uint64_t unit = s->unit;
+    uint32_t class = s->class;
+
+    slab_struct_free(h, s);
+    shr__slab_let_go(h, unit, class);
+}
+
+void shr__slab_retire(sharena_heap *h, struct slab *s)
+{
+    while (s) {
+        struct slab *next = s->next;
+        retire(h, s);
+        s = next;
+    }
+}
+
+/* A slab with free blocks that no lane knows yet: adopted, or cut. */
+static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab **out)
+{
+    const struct shr_class *c = &shr__classes[class];
+    struct slab *s = slab_struct(h, class);
+    uint64_t unit;
+    int code;
+
+    if (!s)
+        return SHARENA_ENOMEM;
+    unit = shr__slab_adopt_any(h, class);
+    if (unit != UINT64_MAX) {
+        slab_struct_at(h, s, unit);
+        rescan(h, s);
+        *out = s;
+        return 0;
+    }
+    code = shr__run_find(h, c->units, 1, flags, &unit);
+    if (code == 0) {
+        shr__reuse(h, unit, c->units);
+        code = shr__commit(h, unit, c->units, 0);
+        if (code == 0)
+            code = shr__slab_descriptors(h, unit, c->pages);
+        if (code)
+            shr__run_undo(h, unit, c->units);
+    }
+    if (code) {
+        slab_struct_free(h, s);
+        return code;
+    }
+    shr__slab_cut(h, unit, class);
+    slab_struct_at(h, s, unit);
+    for (uint32_t i = c->capacity; i-- > 0;)
+        s->free[s->n_free++] = (uint16_t)i;
+    *out = s;
+    return 0;
+}
+
+/* ---- the slow path of an allocation ------------------------------------------------------------------ */
+
+/* In the bracket: makes a slab with a free block current, if the lane has one. */
+static struct slab *next_current(sharena_heap *h, struct lane *l, struct bin *b, int force,
+                                 struct slab **retired)
+{
+    struct slab *s = b->current;
+
+    if (s && (s->n_free || rescan_if_hinted(h, s)))
+        return s;
+    if (s) {
+        unlink_slab(l, s);
+        *retired = place_slab(l, s);
+    }
+    if (!b->partial) {
+        struct slab *more = rescan_all(h, l, b, force);
+        if (*retired)
+            (*retired)->next = more;
+        else
+            *retired = more;
+    }
+    s = b->partial;
+    if (s) {
+        unlink_slab(l, s);
+        link_slab(l, s, LIST_CURRENT);
+    }
+    return s;
+}
+
+static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
+{
+    struct bin *b = &l->bins[s->class];
+    struct slab *old;
+
+    while (!shr__enter(l))
+        shr__lane_wait(l);
+    old = b->current; /* a trimmer may have changed it */
+    if (old) {
+        unlink_slab(l, old);
+        link_slab(l, old, old->n_free ? LIST_PARTIAL : LIST_FULL);
+    }
+    b->slabs++;
+    link_slab(l, s, LIST_CURRENT);
+    atomic_store_explicit(&s->lane, l, memory_order_release);
+    map_slab(h, s, s);
+    shr__exit(l);
+}
+
+int shr__small(sharena_heap *h, struct lane *l, uint32_t class, unsigned flags, uint64_t *offset)
+{
+    struct bin *b = &l->bins[class];
+    int code;
+
+    for (;;) {
+        struct slab *retired = NULL, *s;
+        uint32_t i = 0;
+        while (!shr__enter(l))
+            shr__lane_wait(l);
+        s = next_current(h, l, b, (flags & RUN_ANYWHERE) != 0, &retired);
+        if (s) {
+            i = shr__slab_pop(h, s);
+            *offset = ((uint64_t)s->unit << SHR_UNIT_SHIFT) + (uint64_t)i * s->size;
+        }
+        shr__exit(l);
+        shr__slab_retire(h, retired);
+        if (s)
+            return 0;
+        shr__decay(h);
+        code = slab_new(h, class, flags, &s);
+        if (code)
+            return code;
+        attach_slab(h, l, s);
+    }
+}
+
+/* ---- for slabs whose lane may be asleep ---------------------------------------------------------------- */
+
+/* A block of the slab at `unit` left its lane's regime.  If it was the last private one, the
+ * slab is retired here and now: by its own lane, or with the lane stopped. */
+void shr__slab_left(sharena_heap *h, uint64_t unit)
+{
+    struct slab *s = shr__slab_at(h, unit), *retired = NULL;
+    struct shr_thread *t = shr__thread;
+    struct lane *l;
+
+    if (!s || private_blocks(s) || load32_relaxed(&s->list) == LIST_CURRENT)
+        return;
+    l = atomic_load_explicit(&s->lane, memory_order_acquire);
+    if (t && l && l == atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)) {
+        while (!shr__enter(l))
+            shr__lane_wait(l);
+        if (shr__slab_at(h, unit) == s && load32_relaxed(&s->list) != LIST_CURRENT && !private_blocks(s)) {
+            unlink_slab(l, s);
+            retired = place_slab(l, s);
+        }
+        shr__exit(l);
+        shr__slab_retire(h, retired);
+        return;
+    }
+    pthread_mutex_lock(&h->lanes_lock);
+    shr__lanes_stop(h);
+    s = shr__slab_at(h, unit);
+    l = s ? atomic_load_explicit(&s->lane, memory_order_relaxed) : NULL;
+    if (l && load32_relaxed(&s->list) != LIST_CURRENT) {
+        unlink_slab(l, s);
+        rescan(h, s);
+        retired = place_slab(l, s);
+    }
+    shr__lanes_go(h);
+    pthread_mutex_unlock(&h->lanes_lock);
+    shr__slab_retire(h, retired);
+}
+
+static struct slab *trim_list(sharena_heap *h, struct lane *l, struct slab *list,
+                              struct slab *retired)
+{
+    for (struct slab *s = list, *next; s; s = next) {
+        next = s->next;
+        unlink_slab(l, s);
+        rescan(h, s);
+        if (is_empty(s) || private_blocks(s) == 0) {
+            part(l, s);
+            s->next = retired;
+            retired = s;
+        } else {
+            link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
+        }
+    }
+    return retired;
+}
+
+void shr__lanes_trim(sharena_heap *h)
+{
+    struct slab *retired = NULL;
+
+    pthread_mutex_lock(&h->lanes_lock);
+    shr__lanes_stop(h);
+    for (struct lane *l = h->lanes; l; l = l->next)
+        for (uint32_t c = 1; c < shr__n_classes; c++) {
+            struct bin *b = &l->bins[c];
+            struct slab *current = b->current;
+            if (current) {
+                unlink_slab(l, current);
+                link_slab(l, current, current->n_free ? LIST_PARTIAL : LIST_FULL);
+            }
+            retired = trim_list(h, l, b->partial, retired);
+            retired = trim_list(h, l, b->full, retired);
+        }
+    shr__lanes_go(h);
+    pthread_mutex_unlock(&h->lanes_lock);
+    shr__slab_retire(h, retired);
+}
+
+/* In a forked child, which owns no slab, and before a detach. */
+void shr__lanes_forget(sharena_heap *h)
+{
+    for (struct slab *s = h->slab_all, *next; s; s = next) {
+        next = s->all;
+        if (atomic_load_explicit(&s->lane, memory_order_relaxed))
+            map_slab(h, s, NULL);
+        free(s->free);
+        free(s);
+    }
+    h->slab_all = h->slab_pool = NULL;
+    for (struct lane *l = h->lanes, *next; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+    h->lanes = NULL;
+}
