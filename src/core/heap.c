@@ -35,151 +35,6 @@ static void path_of(const char *name, char path[128])
     (void)snprintf(path, 128, "/dev/shm/sharena.%s", name);
 }
 
-/* ---- the private side --------------------------------------------------------------------------- */
-
-static int make_private(sharena_heap *h)
-{
-    h->slab_of_bytes = h->n_units * sizeof(void *);
-    h->memo_bytes = h->n_units / h->extent_units * sizeof(uint64_t);
-    h->slab_of = shr__sys_map_private(h->slab_of_bytes);
-    h->memo = shr__sys_map_private(h->memo_bytes);
-    (void)pthread_mutex_init(&h->names_lock, NULL);
-    (void)pthread_mutex_init(&h->reap_lock, NULL);
-    (void)pthread_mutex_init(&h->lanes_lock, NULL);
-    (void)pthread_mutex_init(&h->leaf, NULL);
-    for (unsigned i = 0; i < SHR_SHARDS; i++)
-        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
-    return h->slab_of && h->memo ? 0 : SHARENA_ENOMEM;
-}
-
-static void free_heap(sharena_heap *h)
-{
-    if (!h)
-        return;
-    shr__lanes_forget(h);
-    for (unsigned i = 0; i < SHR_SHARDS; i++)
-        free(h->shards[i].table);
-    if (h->slab_of)
-        shr__sys_unmap((void *)(uintptr_t)h->slab_of, h->slab_of_bytes);
-    if (h->memo)
-        shr__sys_unmap((void *)(uintptr_t)h->memo, h->memo_bytes);
-    if (h->map_start)
-        shr__sys_unmap(h->map_start, h->map_start_bytes);
-    shr__sys_lock_page_drop(h->lock_page);
-    if ((int)load32_relaxed(&h->fd) >= 0)
-        (void)shr__sys_close((int)load32_relaxed(&h->fd));
-    free(h);
-}
-
-/* Maps the file of h->super and points into it. */
-static int map_heap(sharena_heap *h)
-{
-    const struct super_shm *s = &h->super;
-
-    h->map_bytes = s->file_bytes;
-    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN, &h->map_start,
-                           &h->map_start_bytes);
-    if (!h->base)
-        return shr__fail(SHARENA_ESYSTEM,
-                         "can't map %llu bytes of address space (%s); create the heap with a "
-                         "smaller reserve, or raise RLIMIT_AS",
-                         (unsigned long long)s->file_bytes, strerror(errno));
-    h->data = h->base + s->data;
-    h->n_units = s->units;
-    h->extent_units = s->extent_units;
-    h->data_bytes = s->units << SHR_UNIT_SHIFT;
-    h->limit_units = s->limit_bytes >> SHR_UNIT_SHIFT;
-    h->retain_units = s->retain_bytes >> SHR_UNIT_SHIFT;
-    h->control = (struct control_shm *)(void *)(h->base + SHR_AT_CONTROL);
-    h->heads = (shr_a64 *)(void *)(h->base + s->heads);
-    h->commit = (shr_a64 *)(void *)(h->base + s->commit);
-    h->dirty = (shr_a64 *)(void *)(h->base + s->dirty);
-    h->extents = (struct extent_shm *)(void *)(h->base + s->extents);
-    h->units = (struct unit_shm *)(void *)(h->base + s->units_at);
-    h->descs = (struct desc_shm *)(void *)(h->base + s->descriptors);
-    if (make_private(h) != 0)
-        return shr__fail(SHARENA_ENOMEM, "no private memory for the heap's own tables");
-    return 0;
-}
-
-/* ---- joining ---------------------------------------------------------------------------------------- */
-
-static int take_slot(sharena_heap *h)
-{
-    char name[96];
-    unsigned slot;
-    int code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
-
-    if (code == SHARENA_EPROCESSES) {
-        /* the reaper's slot, for as long as it takes to look for the dead */
-        code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
-                              &h->lock_page);
-        if (code == 0) {
-            h->slot = slot;
-            h->mine = (uint64_t)1 << slot;
-            (void)shr__reap(h, NULL, 1);
-            shr__reap_self(h);
-            shr__sys_lock_page_drop(h->lock_page);
-            h->lock_page = NULL;
-            h->slot = SHR_SLOTS;
-        }
-        code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
-    }
-    if (code == SHARENA_EPROCESSES)
-        return shr__fail(code, "%s is used by %u processes, which is as many as it can hold; wait "
-                               "until one ends, or use another heap",
-                         shr__label(h, name), SHR_PROCESSES);
-    if (code)
-        return shr__fail(code, "can't join %s: no descriptor or lock to be had (%s)",
-                         shr__label(h, name), strerror(errno));
-    h->slot = slot;
-    h->mine = (uint64_t)1 << slot;
-    return 0;
-}
-
-static void go_live(sharena_heap *h)
-{
-    uint64_t state = SHR_STATE(h->k, SLOT_INIT);
-
-    shr__slot_describe(h, h->slot);
-    (void)cas64_acq_rel(&shr__slot(h, h->slot)->state, &state, SHR_STATE(h->k, SLOT_LIVE));
-}
-
-static int publish(sharena_heap *h)
-{
-    for (unsigned i = 0; i < SHR_HEAPS; i++)
-        if (!shr__heap_at(i)) {
-            h->index = i;
-            h->attached = 1;
-            atomic_store_explicit(&shr__heaps[i], h, memory_order_release);
-            return 0;
-        }
-    return shr__fail(SHARENA_ENOMEM, "this process is attached to %u heaps already", SHR_HEAPS);
-}
-
-static void library_init(void)
-{
-    shr__classes_init();
-    shr__lanes_init();
-}
-
-static sharena_heap *new_heap(int fd)
-{
-    sharena_heap *h = calloc(1, sizeof *h);
-    uint64_t bytes;
-    uint32_t uid;
-
-    library_init();
-    if (!h) {
-        (void)shr__sys_close(fd);
-        return NULL;
-    }
-    h->slot = SHR_SLOTS;
-    store32_relaxed(&h->fd, (uint32_t)shr__sys_move_high(fd));
-    (void)shr__sys_identity((int)load32_relaxed(&h->fd), &h->dev, &h->ino, &bytes, &uid);
-    return h;
-}
-
 /* ---- create --------------------------------------------------------------------------------------------- */
 
 static int open_backing(const struct super_shm *s)
@@ -210,14 +65,14 @@ static int create_in(sharena_heap *h)
     code = shr__sys_commit(fd, 0, SHR_AT_NAMES);
     if (code)
         return shr__fail(code, "no room for a new heap (%s)", sharena_strerror(code));
-    code = map_heap(h);
+    code = shr__heap_map(h);
     if (code)
         return code;
     store64_relaxed(&h->control->committed_meta, SHR_AT_NAMES);
     memcpy(h->base, s, sizeof *s);
-    code = take_slot(h);
+    code = shr__heap_join(h);
     if (code == 0)
-        go_live(h);
+        shr__heap_go_live(h);
     return code;
 }
 
@@ -243,7 +98,7 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
     fd = open_backing(&s);
     if (fd < 0)
         return cant_open(name ? "a named heap in /dev/shm" : "an unnamed heap");
-    h = new_heap(fd);
+    h = shr__heap_new(fd);
     if (!h)
         return SHARENA_ENOMEM;
     h->super = s;
@@ -260,10 +115,10 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
                        : cant_open(path);
     }
     if (code == 0)
-        code = publish(h);
+        code = shr__heap_publish(h);
     pthread_mutex_unlock(&shr__heaps_lock);
     if (code) {
-        free_heap(h);
+        shr__heap_free(h);
         return code;
     }
     *out = h;
@@ -308,20 +163,20 @@ static int attach_fd(int fd, const uint8_t *uuid, sharena_heap **out)
     if (h) {
         (void)shr__sys_close(fd);
         h->attached++;
-    } else if ((h = new_heap(fd)) == NULL) {
+    } else if ((h = shr__heap_new(fd)) == NULL) {
         code = SHARENA_ENOMEM;
     } else {
         h->super = s;
-        code = map_heap(h);
+        code = shr__heap_map(h);
         if (code == 0)
-            code = take_slot(h);
+            code = shr__heap_join(h);
         if (code == 0) {
-            go_live(h);
-            code = publish(h);
+            shr__heap_go_live(h);
+            code = shr__heap_publish(h);
         }
         if (code) {
             pthread_mutex_unlock(&shr__heaps_lock);
-            free_heap(h);
+            shr__heap_free(h);
             return code;
         }
     }
@@ -451,7 +306,7 @@ int sharena_detach(sharena_heap *h)
     /* with guests about, the slot is theirs too: it stays for a reaper */
     if (!h->guest && h->guests == 0)
         shr__reap_self(h);
-    free_heap(h);
+    shr__heap_free(h);
     pthread_mutex_unlock(&shr__heaps_lock);
     return 0;
 }

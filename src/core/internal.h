@@ -2,7 +2,8 @@
  *
  * The files are a ladder, each calls only downward:
  *   sys · error · room · super · process · descriptor · commit · run · retain · slab · lane ·
- *   small · release · ticket · name · reap · alloc · fork · check · stats · heap
+ *   small · release · ticket · name · reap · alloc · trace · fork · check · stats ·
+ *   join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -473,5 +474,14 @@ int shr__usable(sharena_heap *h); /* 0, or the error of a guest */
 
 int shr__reap(sharena_heap *h, unsigned *reaped, int force);
 void shr__reap_self(sharena_heap *h); /* clean detach */
+
+/* ---- join.c --------------------------------------------------------------------------------------- */
+
+sharena_heap *shr__heap_new(int fd); /* takes the descriptor over; NULL: no memory */
+int shr__heap_map(sharena_heap *h);  /* the file of h->super */
+int shr__heap_join(sharena_heap *h); /* a slot, INIT */
+void shr__heap_go_live(sharena_heap *h);
+int shr__heap_publish(sharena_heap *h); /* in the process's table of heaps, whose lock is held */
+void shr__heap_free(sharena_heap *h);
 
 #endif

@@ -1,0 +1,151 @@
+/* Joining a heap: its private side, the mapping, and a slot.
+ *
+ * When all slots are taken, the newcomer takes the slot kept for reapers, for as long as it
+ * takes to clear up after the dead, and tries again.  A kill on the way leaves a dead slot.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "internal.h"
+
+static int make_private(sharena_heap *h)
+{
+    h->slab_of_bytes = h->n_units * sizeof(void *);
+    h->memo_bytes = h->n_units / h->extent_units * sizeof(uint64_t);
+    h->slab_of = shr__sys_map_private(h->slab_of_bytes);
+    h->memo = shr__sys_map_private(h->memo_bytes);
+    (void)pthread_mutex_init(&h->names_lock, NULL);
+    (void)pthread_mutex_init(&h->reap_lock, NULL);
+    (void)pthread_mutex_init(&h->lanes_lock, NULL);
+    (void)pthread_mutex_init(&h->leaf, NULL);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
+    return h->slab_of && h->memo ? 0 : SHARENA_ENOMEM;
+}
+
+void shr__heap_free(sharena_heap *h)
+{
+    if (!h)
+        return;
+    shr__lanes_forget(h);
+    for (unsigned i = 0; i < SHR_SHARDS; i++)
+        free(h->shards[i].table);
+    if (h->slab_of)
+        shr__sys_unmap((void *)(uintptr_t)h->slab_of, h->slab_of_bytes);
+    if (h->memo)
+        shr__sys_unmap((void *)(uintptr_t)h->memo, h->memo_bytes);
+    if (h->map_start)
+        shr__sys_unmap(h->map_start, h->map_start_bytes);
+    shr__sys_lock_page_drop(h->lock_page);
+    if ((int)load32_relaxed(&h->fd) >= 0)
+        (void)shr__sys_close((int)load32_relaxed(&h->fd));
+    free(h);
+}
+
+/* Maps the file of h->super and points into it. */
+int shr__heap_map(sharena_heap *h)
+{
+    const struct super_shm *s = &h->super;
+
+    h->map_bytes = s->file_bytes;
+    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN, &h->map_start,
+                           &h->map_start_bytes);
+    if (!h->base)
+        return shr__fail(SHARENA_ESYSTEM,
+                         "can't map %llu bytes of address space (%s); create the heap with a "
+                         "smaller reserve, or raise RLIMIT_AS",
+                         (unsigned long long)s->file_bytes, strerror(errno));
+    h->data = h->base + s->data;
+    h->n_units = s->units;
+    h->extent_units = s->extent_units;
+    h->data_bytes = s->units << SHR_UNIT_SHIFT;
+    h->limit_units = s->limit_bytes >> SHR_UNIT_SHIFT;
+    h->retain_units = s->retain_bytes >> SHR_UNIT_SHIFT;
+    h->control = (struct control_shm *)(void *)(h->base + SHR_AT_CONTROL);
+    h->heads = (shr_a64 *)(void *)(h->base + s->heads);
+    h->commit = (shr_a64 *)(void *)(h->base + s->commit);
+    h->dirty = (shr_a64 *)(void *)(h->base + s->dirty);
+    h->extents = (struct extent_shm *)(void *)(h->base + s->extents);
+    h->units = (struct unit_shm *)(void *)(h->base + s->units_at);
+    h->descs = (struct desc_shm *)(void *)(h->base + s->descriptors);
+    if (make_private(h) != 0)
+        return shr__fail(SHARENA_ENOMEM, "no private memory for the heap's own tables");
+    return 0;
+}
+
+int shr__heap_join(sharena_heap *h)
+{
+    char name[96];
+    unsigned slot;
+    int code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+
+    if (code == SHARENA_EPROCESSES) {
+        /* the reaper's slot, for as long as it takes to look for the dead */
+        code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
+                              &h->lock_page);
+        if (code == 0) {
+            h->slot = slot;
+            h->mine = (uint64_t)1 << slot;
+            (void)shr__reap(h, NULL, 1);
+            shr__reap_self(h);
+            shr__sys_lock_page_drop(h->lock_page);
+            h->lock_page = NULL;
+            h->slot = SHR_SLOTS;
+        }
+        code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+    }
+    if (code == SHARENA_EPROCESSES)
+        return shr__fail(code, "%s is used by %u processes, which is as many as it can hold; wait "
+                               "until one ends, or use another heap",
+                         shr__label(h, name), SHR_PROCESSES);
+    if (code)
+        return shr__fail(code, "can't join %s: no descriptor or lock to be had (%s)",
+                         shr__label(h, name), strerror(errno));
+    h->slot = slot;
+    h->mine = (uint64_t)1 << slot;
+    return 0;
+}
+
+void shr__heap_go_live(sharena_heap *h)
+{
+    uint64_t state = SHR_STATE(h->k, SLOT_INIT);
+
+    shr__slot_describe(h, h->slot);
+    (void)cas64_acq_rel(&shr__slot(h, h->slot)->state, &state, SHR_STATE(h->k, SLOT_LIVE));
+}
+
+int shr__heap_publish(sharena_heap *h)
+{
+    for (unsigned i = 0; i < SHR_HEAPS; i++)
+        if (!shr__heap_at(i)) {
+            h->index = i;
+            h->attached = 1;
+            atomic_store_explicit(&shr__heaps[i], h, memory_order_release);
+            return 0;
+        }
+    return shr__fail(SHARENA_ENOMEM, "this process is attached to %u heaps already", SHR_HEAPS);
+}
+
+static void library_init(void)
+{
+    shr__classes_init();
+    shr__lanes_init();
+}
+
+sharena_heap *shr__heap_new(int fd)
+{
+    sharena_heap *h = calloc(1, sizeof *h);
+    uint64_t bytes;
+    uint32_t uid;
+
+    library_init();
+    if (!h) {
+        (void)shr__sys_close(fd);
+        return NULL;
+    }
+    h->slot = SHR_SLOTS;
+    store32_relaxed(&h->fd, (uint32_t)shr__sys_move_high(fd));
+    (void)shr__sys_identity((int)load32_relaxed(&h->fd), &h->dev, &h->ino, &bytes, &uid);
+    return h;
+}
