@@ -24,8 +24,8 @@ static int try_ref(ext_arena *arena)
 {
     Py_ssize_t seen = __atomic_load_n(&arena->references, __ATOMIC_RELAXED);
     while (seen != 0) {
-        if (__atomic_compare_exchange_n(&arena->references, &seen, seen + 1, 1,
-                                        __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&arena->references, &seen, seen + 1, 1, __ATOMIC_ACQUIRE,
+                                        __ATOMIC_RELAXED))
             return 1;
     }
     return 0;

@@ -16,8 +16,8 @@ static int find_name(const ext_signature *s, PyObject *name)
         if (PyUnicode_CompareWithASCIIString(name, s->names[i]) == 0)
             return i;
     }
-    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
-                 s->function, name);
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", s->function,
+                 name);
     return -1;
 }
 
@@ -25,8 +25,7 @@ int ext_arguments(const ext_signature *s, PyObject *const *args, Py_ssize_t narg
                   PyObject *kwnames, PyObject **values)
 {
     if (nargs > s->positional) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() takes at most %d positional arguments (%zd given)",
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional arguments (%zd given)",
                      s->function, s->positional, nargs);
         return -1;
     }
@@ -117,8 +116,7 @@ int ext_shape_parse(PyObject *shape, ext_shape *out)
 static PyArray_Descr *from_dtype_class(PyObject *class)
 {
     PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *probe =
-        numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, class);
+    PyObject *probe = numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, class);
     Py_XDECREF(numpy);
     if (probe == NULL)
         return NULL;
@@ -148,8 +146,8 @@ static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
 static int may_cache(PyObject *dtype)
 {
     return PyUnicode_CheckExact(dtype) ||
-           (PyType_Check(dtype) && !PyType_HasFeature((PyTypeObject *)dtype,
-                                                      Py_TPFLAGS_HEAPTYPE));
+           (PyType_Check(dtype) &&
+            !PyType_HasFeature((PyTypeObject *)dtype, Py_TPFLAGS_HEAPTYPE));
 }
 
 static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
@@ -170,8 +168,7 @@ static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
 }
 #endif
 
-int ext_dtype_parse(ext_state *st, PyObject *dtype, PyArray_Descr *fallback,
-                    PyArray_Descr **out)
+int ext_dtype_parse(ext_state *st, PyObject *dtype, PyArray_Descr *fallback, PyArray_Descr **out)
 {
     if (dtype == NULL || dtype == Py_None) {
         Py_XINCREF(fallback);
@@ -194,8 +191,7 @@ int ext_device_check(PyObject *device)
         (PyUnicode_Check(device) && PyUnicode_CompareWithASCIIString(device, "cpu") == 0))
         return 0;
     PyErr_Format(PyExc_ValueError,
-                 "Device not understood. Only \"cpu\" is allowed, but received: %S",
-                 device);
+                 "Device not understood. Only \"cpu\" is allowed, but received: %S", device);
     return -1;
 }
 

@@ -31,9 +31,8 @@ static int write_head(ext_state *st, ext_writer *w, const ext_arena *arena)
 
 /* Everything but the handle itself, so that nothing is exported when the dtype has no
  * code. */
-static int make(ext_state *st, PyArrayObject *array, ext_arena *arena,
-                const sharena_block *block, unsigned uses, int beside_allowed,
-                PyObject **out)
+static int make(ext_state *st, PyArrayObject *array, ext_arena *arena, const sharena_block *block,
+                unsigned uses, int beside_allowed, PyObject **out)
 {
     ext_writer w;
     ext_writer_init(&w);
@@ -119,8 +118,7 @@ static int read_message(ext_reader *r, message *m)
     }
     m->flags = head[4];
     if ((m->flags & ~DEFAULT) != 0 || head[5] > NAME_MAX_BYTES ||
-        ext_read(r, &m->handle, sizeof m->handle) < 0 ||
-        ext_read(r, m->name, head[5]) < 0) {
+        ext_read(r, &m->handle, sizeof m->handle) < 0 || ext_read(r, m->name, head[5]) < 0) {
         PyErr_SetString(PyExc_ValueError, "this handle is damaged or cut short");
         return -1;
     }

@@ -74,8 +74,8 @@ static PyArrayObject *over_block(PyObject *block, PyArray_Descr *descr, int nd,
                                  const npy_intp *dims, const npy_intp *strides, void *data,
                                  int flags)
 {
-    PyObject *array =
-        PyArray_NewFromDescr(&PyArray_Type, descr, nd, dims, strides, data, flags, NULL);
+    PyObject *array = PyArray_NewFromDescr(&PyArray_Type, descr, nd, dims, strides, data, flags,
+                                           NULL);
     if (array == NULL) {
         Py_DECREF(block);
         return NULL;
@@ -85,12 +85,17 @@ static PyArrayObject *over_block(PyObject *block, PyArray_Descr *descr, int nd,
     return (PyArrayObject *)array;
 }
 
-PyArrayObject *ext_array_over(PyObject *block, PyArray_Descr *descr, int nd,
-                              const npy_intp *dims, const npy_intp *strides, void *data,
-                              int writeable)
+PyArrayObject *ext_array_over(PyObject *block, PyArray_Descr *descr, int nd, const npy_intp *dims,
+                              const npy_intp *strides, void *data, int writeable)
 {
-    return over_block(block, descr, nd, dims, strides, data,
-                      writeable ? NPY_ARRAY_WRITEABLE : 0);
+    return over_block(block, descr, nd, dims, strides, data, writeable ? NPY_ARRAY_WRITEABLE : 0);
+}
+
+static PyArrayObject *drop(ext_arena *arena, PyArray_Descr *descr)
+{
+    ext_arena_unref(arena);
+    Py_XDECREF(descr);
+    return NULL;
 }
 
 PyArrayObject *ext_array_new(ext_state *st, ext_arena *arena, PyArray_Descr *descr, int nd,
@@ -98,19 +103,18 @@ PyArrayObject *ext_array_new(ext_state *st, ext_arena *arena, PyArray_Descr *des
                              unsigned flags)
 {
     size_t bytes;
+    npy_intp itemsize = (npy_intp)sizeof(double);
     void *start = NULL;
-    int usual = descr == st->float64; /* needs no looking at */
-    if (!usual && (descr = with_size(descr)) == NULL)
-        return NULL;
-    if ((usual || ext_dtype_check(descr) == 0) &&
-        count_bytes(usual ? (npy_intp)sizeof(double) : PyDataType_ELSIZE(descr), nd, dims,
-                    &bytes) == 0)
-        start = allocate(st, arena, bytes, flags);
-    if (start == NULL) {
-        Py_DECREF(descr);
-        return NULL;
+    if (descr != st->float64) { /* which needs no looking at */
+        if ((descr = with_size(descr)) == NULL)
+            return drop(arena, NULL);
+        itemsize = ext_dtype_check(descr) < 0 ? -1 : PyDataType_ELSIZE(descr);
     }
-    PyObject *block = ext_block_new(st, ext_arena_ref(arena), start, bytes, 0);
+    if (itemsize >= 0 && count_bytes(itemsize, nd, dims, &bytes) == 0)
+        start = allocate(st, arena, bytes, flags);
+    if (start == NULL)
+        return drop(arena, descr);
+    PyObject *block = ext_block_new(st, arena, start, bytes, 0);
     if (block == NULL) {
         Py_DECREF(descr);
         return NULL;
@@ -136,10 +140,10 @@ static void keep_order(PyArrayObject *model, npy_intp itemsize, npy_intp *stride
         }
         axes[j] = i;
     }
-    npy_intp stride = itemsize;
+    npy_uintp stride = (npy_uintp)itemsize; /* may wrap: the size is checked later */
     for (int i = nd - 1; i >= 0; i--) {
-        strides[axes[i]] = stride;
-        stride *= PyArray_DIM(model, axes[i]);
+        strides[axes[i]] = (npy_intp)stride;
+        stride *= (npy_uintp)PyArray_DIM(model, axes[i]);
     }
 }
 
@@ -150,7 +154,7 @@ PyArrayObject *ext_array_like(ext_state *st, ext_arena *arena, PyArray_Descr *de
     const npy_intp *dims = PyArray_DIMS(model);
     descr = with_size(descr);
     if (descr == NULL)
-        return NULL;
+        return drop(arena, NULL);
     int fortran = order == NPY_FORTRANORDER;
     if (order == NPY_ANYORDER)
         fortran = PyArray_ISFORTRAN(model);

@@ -4,16 +4,16 @@
  * lets flags.writeable be set.  A read-only Block refuses, so that what share(readonly=True)
  * protects can't be unprotected through any view.
  *
- * Blocks come and go with every array, so dead ones are kept on a short free list; raw
- * memory that belongs to no type, hence the process's and not the module's.  Threads that
- * run without the GIL would contend for it and have CPython's own lists instead.
+ * Blocks come and go with every array, so dead ones are kept on a short free list
+ * (ext_block_new in ext.h takes from it): raw memory that belongs to no type, hence the
+ * process's and not the module's.  Threads that run without the GIL would contend for it and
+ * have CPython's own lists instead.
  */
 #include "ext.h"
 
 #ifndef Py_GIL_DISABLED
-#define SPARE_BLOCKS 64 /* 3 KiB; arrays that are alive at once in a loop's body */
-static void *spare[SPARE_BLOCKS];
-static int spares;
+void *ext_spare[EXT_SPARE_BLOCKS];
+int ext_spares;
 #endif
 
 void ext_core_release(ext_arena *arena, const void *start, size_t size_bytes)
@@ -29,30 +29,11 @@ void ext_core_release(ext_arena *arena, const void *start, size_t size_bytes)
     ext_uninterruptible--;
 }
 
-static PyObject *take_spare(PyTypeObject *type)
+PyObject *ext_block_failed(ext_arena *arena, const void *start, size_t size_bytes)
 {
-#ifndef Py_GIL_DISABLED
-    if (spares > 0)
-        return PyObject_Init(spare[--spares], type);
-#endif
-    return (PyObject *)PyObject_New(ext_block, type);
-}
-
-PyObject *ext_block_new(ext_state *st, ext_arena *arena, void *start, size_t size_bytes,
-                        int readonly)
-{
-    PyObject *self = take_spare(st->block_type);
-    if (self == NULL) {
-        ext_core_release(arena, start, size_bytes);
-        ext_arena_unref(arena);
-        return NULL;
-    }
-    ext_block *block = (ext_block *)self;
-    block->start = start;
-    block->size_bytes = size_bytes;
-    block->arena = arena;
-    block->readonly = readonly;
-    return self;
+    ext_core_release(arena, start, size_bytes);
+    ext_arena_unref(arena);
+    return NULL;
 }
 
 static void block_dealloc(PyObject *self)
@@ -62,8 +43,8 @@ static void block_dealloc(PyObject *self)
     ext_core_release(block->arena, block->start, block->size_bytes);
     ext_arena_unref(block->arena);
 #ifndef Py_GIL_DISABLED
-    if (spares < SPARE_BLOCKS)
-        spare[spares++] = self;
+    if (ext_spares < EXT_SPARE_BLOCKS)
+        ext_spare[ext_spares++] = self;
     else
 #endif
         PyObject_Free(self);
@@ -73,8 +54,8 @@ static void block_dealloc(PyObject *self)
 void ext_block_clear(void)
 {
 #ifndef Py_GIL_DISABLED
-    while (spares > 0)
-        PyObject_Free(spare[--spares]);
+    while (ext_spares > 0)
+        PyObject_Free(ext_spare[--ext_spares]);
 #endif
 }
 
@@ -107,14 +88,12 @@ static PyType_Slot block_slots[] = {
 static PyType_Spec block_spec = {
     .name = "sharena._core.Block",
     .basicsize = sizeof(ext_block),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = block_slots,
 };
 
 int ext_block_init(ext_state *st, PyObject *module)
 {
-    st->block_type =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
+    st->block_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
     return st->block_type == NULL ? -1 : PyModule_AddType(module, st->block_type);
 }

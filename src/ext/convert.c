@@ -86,8 +86,8 @@ static int is_open_ended(PyArray_Descr *descr)
         return 1;
     if (!PyDataType_ISDATETIME(descr))
         return 0;
-    PyArray_DatetimeDTypeMetaData *meta =
-        (PyArray_DatetimeDTypeMetaData *)PyDataType_C_METADATA(descr);
+    PyArray_DatetimeDTypeMetaData *meta = (PyArray_DatetimeDTypeMetaData *)PyDataType_C_METADATA(
+        descr);
     return meta->meta.base == NPY_FR_GENERIC;
 }
 
@@ -104,8 +104,8 @@ static PyArrayObject *find_source(ext_state *st, const wanted *w, PyArray_Descr 
         if (ext_dtype_parse(st, w->dtype, NULL, &asked) < 0)
             return NULL;
         if (PyArray_Check(w->object) && (asked == NULL || !is_open_ended(asked))) {
-            *descr = asked == NULL ? (PyArray_Descr *)Py_NewRef((PyObject *)PyArray_DESCR(
-                                         (PyArrayObject *)w->object))
+            *descr = asked == NULL ? (PyArray_Descr *)Py_NewRef(
+                                         (PyObject *)PyArray_DESCR((PyArrayObject *)w->object))
                                    : asked;
             return (PyArrayObject *)Py_NewRef(w->object);
         }
@@ -113,8 +113,7 @@ static PyArrayObject *find_source(ext_state *st, const wanted *w, PyArray_Descr 
     }
     if (source == NULL)
         return NULL;
-    *descr = (PyArray_Descr *)Py_NewRef(
-        (PyObject *)PyArray_DESCR((PyArrayObject *)source));
+    *descr = (PyArray_Descr *)Py_NewRef((PyObject *)PyArray_DESCR((PyArrayObject *)source));
     return (PyArrayObject *)source;
 }
 
@@ -177,8 +176,7 @@ static int fits_order(PyArrayObject *source, NPY_ORDER order)
 }
 
 /* 1: the source itself will do. */
-static int will_do(ext_state *st, const wanted *w, PyArrayObject *source,
-                   PyArray_Descr *descr)
+static int will_do(ext_state *st, const wanted *w, PyArrayObject *source, PyArray_Descr *descr)
 {
     if (w->copy == COPY_ALWAYS || !fits_order(source, w->order) ||
         !PyArray_EquivTypes(PyArray_DESCR(source), descr))
@@ -186,7 +184,7 @@ static int will_do(ext_state *st, const wanted *w, PyArrayObject *source,
     return is_in(st, source, w->heap);
 }
 
-/* Consumes descr. */
+/* Consumes arena and descr. */
 static PyArrayObject *copied(ext_state *st, ext_arena *arena, PyArrayObject *source,
                              PyArray_Descr *descr, NPY_ORDER order)
 {
@@ -214,12 +212,10 @@ static PyObject *deliver(ext_state *st, const wanted *w, PyArrayObject *source,
         ready = -1;
     }
     ext_arena *arena = ready < 0 ? NULL : ext_heap_choose(st, w->heap);
-    if (arena != NULL) {
+    if (arena != NULL)
         result = copied(st, arena, source, descr, w->order);
-        ext_arena_unref(arena);
-    } else {
+    else
         Py_DECREF(descr);
-    }
     Py_DECREF(source);
     return (PyObject *)result;
 }
@@ -244,8 +240,10 @@ PyArrayObject *ext_copy_in(ext_state *st, ext_arena *arena, PyObject *object)
     PyArrayObject *source = find_source(st, &w, &descr);
     if (source != NULL && (source = plain_view(source, 0)) == NULL)
         Py_DECREF(descr);
-    if (source == NULL)
+    if (source == NULL) {
+        ext_arena_unref(arena);
         return NULL;
+    }
     PyArrayObject *array = copied(st, arena, source, descr, NPY_KEEPORDER);
     Py_DECREF(source);
     return array;
@@ -258,8 +256,7 @@ static PyObject *none_to_null(PyObject *value)
     return value == Py_None ? NULL : value;
 }
 
-PyObject *ext_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames)
+PyObject *ext_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {
         "array",
@@ -324,13 +321,11 @@ PyObject *ext_ascontiguousarray(PyObject *module, PyObject *const *args, Py_ssiz
     return convert(ext_state_of(module), &w);
 }
 
-PyObject *ext_copy(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames)
+PyObject *ext_copy(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {"copy", 1, 3, 4, {"a", "order", "subok", "heap"}};
     PyObject *v[4];
-    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 ||
-        refuse_subclass(v[2], v[0]) < 0)
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || refuse_subclass(v[2], v[0]) < 0)
         return NULL;
     wanted w = {.object = v[0], .order = NPY_KEEPORDER, .copy = COPY_ALWAYS, .heap = v[3]};
     if (parse_order(v[1], &w.order) < 0)

@@ -74,74 +74,69 @@ static PyObject *new_from(ext_state *st, PyObject *const *v, enum filling fillin
         Py_DECREF(descr);
         return NULL;
     }
-    PyArrayObject *array =
-        ext_array_new(st, arena, descr, shape.nd, shape.dims, NULL, fortran,
-                      filling == FILL_ZEROS ? SHARENA_ZERO : 0);
-    ext_arena_unref(arena);
+    PyArrayObject *array = ext_array_new(st, arena, descr, shape.nd, shape.dims, NULL, fortran,
+                                         filling == FILL_ZEROS ? SHARENA_ZERO : 0);
     return filled(array, filling, v[VALUE]);
 }
 
+#ifndef Py_GIL_DISABLED
 /* One shape and at most a dtype, both by position, in the open default heap. */
-static PyObject *new_plain(ext_state *st, PyObject *const *args, Py_ssize_t nargs,
-                           unsigned flags)
+static PyObject *new_plain(ext_state *st, PyObject *const *args, Py_ssize_t nargs, unsigned flags)
 {
+    npy_intp length;
+    if (nargs == 1 && PyLong_CheckExact(args[0]) && (length = PyLong_AsSsize_t(args[0])) >= 0) {
+        Py_INCREF(st->float64);
+        return (PyObject *)ext_array_new(st, ext_arena_ref(st->default_arena), st->float64, 1,
+                                         &length, NULL, 0, flags);
+    }
+    PyErr_Clear(); /* too large an int: NumPy words the error */
     ext_shape shape;
     PyArray_Descr *descr;
     if (ext_shape_parse(args[0], &shape) < 0 ||
         ext_dtype_parse(st, nargs > 1 ? args[1] : NULL, st->float64, &descr) < 0)
         return NULL;
-    ext_arena *arena = ext_arena_ref(st->default_arena);
-    PyArrayObject *array =
-        ext_array_new(st, arena, descr, shape.nd, shape.dims, NULL, 0, flags);
-    ext_arena_unref(arena);
-    return (PyObject *)array;
+    return (PyObject *)ext_array_new(st, ext_arena_ref(st->default_arena), descr, shape.nd,
+                                     shape.dims, NULL, 0, flags);
 }
+#endif
 
 static PyObject *new_array(const ext_signature *signature, PyObject *module,
                            PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                            enum filling filling)
 {
     ext_state *st = ext_state_of(module);
+#ifndef Py_GIL_DISABLED /* else another thread may close the default heap meanwhile */
     if (kwnames == NULL && (nargs == 1 || nargs == 2) && filling <= FILL_ZEROS &&
         st->default_arena != NULL)
         return new_plain(st, args, nargs, filling == FILL_ZEROS ? SHARENA_ZERO : 0);
+#endif
     PyObject *v[NEW_ARGUMENTS] = {NULL};
     if (ext_arguments(signature, args, nargs, kwnames, v) < 0)
         return NULL;
     return new_from(st, v, filling);
 }
 
-#define NEW_SIGNATURE(name)                                                             \
-    {                                                                                   \
-        name, 1, 3, 6,                                                                  \
-        {                                                                               \
-            "shape", "dtype", "order", "device", "like", "heap"                         \
-        }                                                                               \
-    }
+#define NEW_SIGNATURE(name) {name, 1, 3, 6, {"shape", "dtype", "order", "device", "like", "heap"}}
 
-PyObject *ext_empty(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames)
+PyObject *ext_empty(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = NEW_SIGNATURE("empty");
     return new_array(&signature, module, args, nargs, kwnames, FILL_NOTHING);
 }
 
-PyObject *ext_zeros(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames)
+PyObject *ext_zeros(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = NEW_SIGNATURE("zeros");
     return new_array(&signature, module, args, nargs, kwnames, FILL_ZEROS);
 }
 
-PyObject *ext_ones(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames)
+PyObject *ext_ones(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = NEW_SIGNATURE("ones");
     return new_array(&signature, module, args, nargs, kwnames, FILL_ONES);
 }
 
-PyObject *ext_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames)
+PyObject *ext_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {
         "full", 2, 4, 7, {"shape", "fill_value", "dtype", "order", "device", "like", "heap"}};
@@ -168,10 +163,11 @@ static PyArrayObject *like_with_shape(ext_state *st, ext_arena *arena, PyArray_D
     if (keep && !PyArray_IS_F_CONTIGUOUS(model)) {
         /* A view of no memory that has the model's strides and the new shape. */
         Py_INCREF(PyArray_DESCR(model));
-        PyObject *view = PyArray_NewFromDescr(
-            &PyArray_Type, PyArray_DESCR(model), nd, shape->dims, PyArray_STRIDES(model),
-            PyArray_DATA(model), 0, NULL);
+        PyObject *view = PyArray_NewFromDescr(&PyArray_Type, PyArray_DESCR(model), nd,
+                                              shape->dims, PyArray_STRIDES(model),
+                                              PyArray_DATA(model), 0, NULL);
         if (view == NULL) {
+            ext_arena_unref(arena);
             Py_DECREF(descr);
             return NULL;
         }
@@ -203,10 +199,9 @@ static PyArrayObject *make_like(ext_state *st, PyObject *const *v, PyArrayObject
         return NULL;
     }
     unsigned flags = filling == FILL_ZEROS ? SHARENA_ZERO : 0;
-    PyArrayObject *array =
-        shape.nd < 0 ? ext_array_like(st, arena, descr, model, order, flags)
-                     : like_with_shape(st, arena, descr, model, order, &shape, flags);
-    ext_arena_unref(arena);
+    PyArrayObject *array = shape.nd < 0
+                               ? ext_array_like(st, arena, descr, model, order, flags)
+                               : like_with_shape(st, arena, descr, model, order, &shape, flags);
     return array;
 }
 
@@ -230,13 +225,8 @@ static PyObject *like_plain(const ext_signature *signature, PyObject *module,
     return new_like(ext_state_of(module), v, filling);
 }
 
-#define LIKE_SIGNATURE(name, first)                                                     \
-    {                                                                                   \
-        name, 1, 5, 7,                                                                  \
-        {                                                                               \
-            first, "dtype", "order", "subok", "shape", "device", "heap"                 \
-        }                                                                               \
-    }
+#define LIKE_SIGNATURE(name, first)                                                              \
+    {name, 1, 5, 7, {first, "dtype", "order", "subok", "shape", "device", "heap"}}
 
 PyObject *ext_empty_like(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                          PyObject *kwnames)

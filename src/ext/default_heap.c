@@ -89,12 +89,10 @@ static int join(sharena_heap **core)
     *core = NULL;
     if (!named && code != SHARENA_EINVAL)
         return 0; /* an ancestor's heap that has ended with it */
-    return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                            "the default heap is a new one, since " VARIABLE
-                            "=%s does not name one to join: %s",
-                            text,
-                            code == SHARENA_EINVAL ? sharena_strerror(code)
-                                                   : sharena_detail());
+    return PyErr_WarnFormat(
+        PyExc_RuntimeWarning, 1,
+        "the default heap is a new one, since " VARIABLE "=%s does not name one to join: %s",
+        text, code == SHARENA_EINVAL ? sharena_strerror(code) : sharena_detail());
 }
 
 /* ---- making ---- */
@@ -105,8 +103,7 @@ static int make(ext_state *st, sharena_heap **core)
     const char *limit = getenv("SHARENA_LIMIT");
     if (limit != NULL && limit[0] != '\0' && ext_size_text(limit, &options.limit_bytes) < 0) {
         PyErr_Format(PyExc_ValueError,
-                     "SHARENA_LIMIT=%s is no size; write a number with KiB, MiB or GiB",
-                     limit);
+                     "SHARENA_LIMIT=%s is no size; write a number with KiB, MiB or GiB", limit);
         return -1;
     }
     int code;

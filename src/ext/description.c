@@ -135,8 +135,7 @@ PyArrayObject *ext_description_apply(ext_state *st, ext_description *d, ext_aren
         bad();
         return NULL;
     }
-    PyObject *base =
-        ext_block_new(st, arena, block->start, block->size_bytes, !d->writeable);
+    PyObject *base = ext_block_new(st, arena, block->start, block->size_bytes, !d->writeable);
     if (base == NULL)
         return NULL;
     PyArray_Descr *descr = d->descr;

@@ -97,9 +97,8 @@ static int write_text(ext_writer *w, PyObject *text)
     if ((size_t)length >= NONE)
         return 0;
     head = (uint16_t)length;
-    return ext_write(w, &head, sizeof head) < 0 || ext_write(w, utf8, (size_t)length) < 0
-               ? -1
-               : 1;
+    return ext_write(w, &head, sizeof head) < 0 || ext_write(w, utf8, (size_t)length) < 0 ? -1
+                                                                                          : 1;
 }
 
 /* The dimensions and the base of a sub-array, or none and the dtype itself. */
@@ -172,14 +171,13 @@ static int write_struct(ext_writer *w, PyArray_Descr *descr, int strict, int dep
 
 static int is_record(PyTypeObject *type)
 {
-    return strcmp(type->tp_name, "numpy.record") == 0 ||
-           strcmp(type->tp_name, "record") == 0;
+    return strcmp(type->tp_name, "numpy.record") == 0 || strcmp(type->tp_name, "record") == 0;
 }
 
 static int write_code(ext_writer *w, PyArray_Descr *descr, int strict, int depth)
 {
-    if (PyDataType_REFCHK(descr) || descr->type_num < 0 ||
-        descr->type_num >= NPY_NTYPES_LEGACY || descr->type_num == NPY_OBJECT)
+    if (PyDataType_REFCHK(descr) || descr->type_num < 0 || descr->type_num >= NPY_NTYPES_LEGACY ||
+        descr->type_num == NPY_OBJECT)
         return 0;
     PyObject *metadata = PyDataType_METADATA(descr);
     if (strict && metadata != NULL && metadata != Py_None)
@@ -328,10 +326,10 @@ static PyArray_Descr *as_record(PyArray_Descr *descr)
 
 static PyArray_Descr *build_struct(PyObject *const lists[4], uint32_t size, unsigned flags)
 {
-    PyObject *spec = Py_BuildValue(
-        "{sOsOsOsOsksO}", "names", lists[0], "titles", lists[1], "offsets", lists[2],
-        "formats", lists[3], "itemsize", (unsigned long)size, "aligned",
-        flags & ALIGNED ? Py_True : Py_False);
+    PyObject *spec = Py_BuildValue("{sOsOsOsOsksO}", "names", lists[0], "titles", lists[1],
+                                   "offsets", lists[2], "formats", lists[3], "itemsize",
+                                   (unsigned long)size, "aligned",
+                                   flags & ALIGNED ? Py_True : Py_False);
     PyArray_Descr *descr = NULL;
     if (spec != NULL && !PyArray_DescrConverter(spec, &descr))
         descr = NULL;

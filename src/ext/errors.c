@@ -8,8 +8,7 @@
  */
 #include "ext.h"
 
-static PyObject *make_error(const char *name, const char *text, PyObject *base,
-                            PyObject *second)
+static PyObject *make_error(const char *name, const char *text, PyObject *base, PyObject *second)
 {
     PyObject *bases = second == NULL ? Py_NewRef(base) : PyTuple_Pack(2, base, second);
     if (bases == NULL)
@@ -22,12 +21,12 @@ static PyObject *make_error(const char *name, const char *text, PyObject *base,
 int ext_errors_init(ext_state *st, PyObject *module)
 {
     PyObject *base = NULL;
-#define EXT_ERROR_MAKE(id, name, first, second, text)                                   \
-    st->errors[EXT_##id] = make_error("sharena." #name, text, first, second);           \
-    if (st->errors[EXT_##id] == NULL ||                                                 \
-        PyModule_AddObjectRef(module, #name, st->errors[EXT_##id]) < 0)                 \
-        return -1;                                                                      \
-    if (EXT_##id == EXT_ERROR)                                                          \
+#define EXT_ERROR_MAKE(id, name, first, second, text)                                            \
+    st->errors[EXT_##id] = make_error("sharena." #name, text, first, second);                    \
+    if (st->errors[EXT_##id] == NULL ||                                                          \
+        PyModule_AddObjectRef(module, #name, st->errors[EXT_##id]) < 0)                          \
+        return -1;                                                                               \
+    if (EXT_##id == EXT_ERROR)                                                                   \
         base = st->errors[EXT_ERROR];
     EXT_ERRORS(EXT_ERROR_MAKE)
 #undef EXT_ERROR_MAKE

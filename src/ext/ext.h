@@ -33,36 +33,36 @@
 /* ---- errors.c ---- */
 
 /* X(enumerator, Python name, base, second base, docstring) */
-#define EXT_ERRORS(X)                                                                   \
-    X(ERROR, SharenaError, PyExc_Exception, NULL, "Base class of sharena's errors.")    \
-    X(STALE, StaleHandleError, base, NULL,                                              \
-      "The array that a handle names is gone: nobody held it any more.")                \
-    X(CORRUPT, CorruptHeapError, base, NULL, "The heap's metadata is damaged.")         \
-    X(FULL, HeapFullError, base, PyExc_MemoryError,                                     \
-      "The heap, its file system or the machine has no room for the request.")          \
-    X(NOT_FOUND, HeapNotFoundError, base, PyExc_FileNotFoundError, "No such heap.")     \
-    X(EXISTS, HeapExistsError, base, PyExc_FileExistsError,                             \
-      "A heap of this name exists already.")                                            \
-    X(PERMISSION, HeapPermissionError, base, PyExc_PermissionError,                     \
-      "The heap belongs to another user.")                                              \
-    X(NOT_A_HEAP, NotAHeapError, base, NULL, "The file is not a sharena heap.")         \
-    X(VERSION, HeapVersionError, base, NULL, "The heap has another format version.")    \
-    X(PROCESSES, TooManyProcessesError, base, NULL, "Too many processes use the heap.") \
-    X(HANDLES, TooManyHandlesError, base, NULL, "Too many handles are in flight.")      \
-    X(NAMES, TooManyNamesError, base, NULL, "The heap's table of names is full.")       \
-    X(BUSY, HeapBusyError, base, NULL, "Other processes are in the way.")               \
-    X(SYSTEM, HeapSystemError, base, PyExc_OSError, "A system call failed.")            \
-    X(REMOTE, RemoteHandleError, base, NULL, "The handle comes from another machine.")  \
-    X(CLOSED, HeapClosedError, base, PyExc_ValueError, "The heap was closed.")          \
-    X(BY_VALUE, ByValueWarning, PyExc_RuntimeWarning, NULL,                             \
+#define EXT_ERRORS(X)                                                                            \
+    X(ERROR, SharenaError, PyExc_Exception, NULL, "Base class of sharena's errors.")             \
+    X(STALE, StaleHandleError, base, NULL,                                                       \
+      "The array that a handle names is gone: nobody held it any more.")                         \
+    X(CORRUPT, CorruptHeapError, base, NULL, "The heap's metadata is damaged.")                  \
+    X(FULL, HeapFullError, base, PyExc_MemoryError,                                              \
+      "The heap, its file system or the machine has no room for the request.")                   \
+    X(NOT_FOUND, HeapNotFoundError, base, PyExc_FileNotFoundError, "No such heap.")              \
+    X(EXISTS, HeapExistsError, base, PyExc_FileExistsError,                                      \
+      "A heap of this name exists already.")                                                     \
+    X(PERMISSION, HeapPermissionError, base, PyExc_PermissionError,                              \
+      "The heap belongs to another user.")                                                       \
+    X(NOT_A_HEAP, NotAHeapError, base, NULL, "The file is not a sharena heap.")                  \
+    X(VERSION, HeapVersionError, base, NULL, "The heap has another format version.")             \
+    X(PROCESSES, TooManyProcessesError, base, NULL, "Too many processes use the heap.")          \
+    X(HANDLES, TooManyHandlesError, base, NULL, "Too many handles are in flight.")               \
+    X(NAMES, TooManyNamesError, base, NULL, "The heap's table of names is full.")                \
+    X(BUSY, HeapBusyError, base, NULL, "Other processes are in the way.")                        \
+    X(SYSTEM, HeapSystemError, base, PyExc_OSError, "A system call failed.")                     \
+    X(REMOTE, RemoteHandleError, base, NULL, "The handle comes from another machine.")           \
+    X(CLOSED, HeapClosedError, base, PyExc_ValueError, "The heap was closed.")                   \
+    X(BY_VALUE, ByValueWarning, PyExc_RuntimeWarning, NULL,                                      \
       "A large array travelled to another process by value.")
 
 enum ext_error {
 #define EXT_ERROR_ENUM(id, name, base, second, text) EXT_##id,
     EXT_ERRORS(EXT_ERROR_ENUM)
 #undef EXT_ERROR_ENUM
-    EXT_ERROR_COUNT
 };
+#define EXT_ERROR_COUNT (EXT_BY_VALUE + 1)
 
 typedef struct ext_state ext_state;
 
@@ -151,8 +151,7 @@ ext_state *ext_state_of_object(PyObject *);
 /* ---- block.c ---- */
 
 typedef struct {
-    PyObject_HEAD
-    void *start;
+    PyObject_HEAD void *start;
     size_t size_bytes; /* as far as the buffer reaches */
     ext_arena *arena;
     int readonly;
@@ -160,10 +159,35 @@ typedef struct {
 
 int ext_block_init(ext_state *, PyObject *module);
 void ext_block_clear(void); /* drops the free list */
+PyObject *ext_block_failed(ext_arena *, const void *start, size_t size_bytes);
+
+#ifndef Py_GIL_DISABLED
+#define EXT_SPARE_BLOCKS 64 /* 3 KiB; arrays that are alive at once in a loop's body */
+extern void *ext_spare[EXT_SPARE_BLOCKS];
+extern int ext_spares;
+#endif
+
 /* Takes over one reference of the process to the block at `start`, and one to `arena`,
  * also on failure. */
-PyObject *ext_block_new(ext_state *, ext_arena *arena, void *start, size_t size_bytes,
-                        int readonly);
+static inline PyObject *ext_block_new(ext_state *st, ext_arena *arena, void *start,
+                                      size_t size_bytes, int readonly)
+{
+    PyObject *self;
+#ifndef Py_GIL_DISABLED
+    if (ext_spares > 0)
+        self = PyObject_Init(ext_spare[--ext_spares], st->block_type);
+    else
+#endif
+        self = (PyObject *)PyObject_New(ext_block, st->block_type);
+    if (self == NULL)
+        return ext_block_failed(arena, start, size_bytes);
+    ext_block *block = (ext_block *)self;
+    block->start = start;
+    block->size_bytes = size_bytes;
+    block->arena = arena;
+    block->readonly = readonly;
+    return self;
+}
 /* Releases a core block that has no Block; may let other threads run. */
 void ext_core_release(ext_arena *, const void *start, size_t size_bytes);
 
@@ -206,23 +230,22 @@ int ext_warn_by_value(ext_state *, PyArrayObject *);
 
 /* ---- array_new.c ---- */
 
-/* A new array in `arena` (borrowed).  Steals descr.  strides: NULL for C, or with
- * `fortran` Fortran order. */
+/* A new array.  Takes over a reference to the arena and one to descr, also on failure.
+ * strides: NULL for C, or with `fortran` Fortran order. */
 PyArrayObject *ext_array_new(ext_state *, ext_arena *, PyArray_Descr *descr, int nd,
                              const npy_intp *dims, const npy_intp *strides, int fortran,
                              unsigned flags);
-/* A new array laid out like `model` under `order`. */
+/* The same, laid out like `model` under `order`. */
 PyArrayObject *ext_array_like(ext_state *, ext_arena *, PyArray_Descr *descr,
                               PyArrayObject *model, NPY_ORDER order, unsigned flags);
 /* An array over memory of a Block; steals descr and block, also on failure. */
-PyArrayObject *ext_array_over(PyObject *block, PyArray_Descr *descr, int nd,
-                              const npy_intp *dims, const npy_intp *strides, void *data,
-                              int writeable);
+PyArrayObject *ext_array_over(PyObject *block, PyArray_Descr *descr, int nd, const npy_intp *dims,
+                              const npy_intp *strides, void *data, int writeable);
 int ext_dtype_check(PyArray_Descr *); /* 0, or -1 with the TypeError for objects */
 
 /* ---- convert.c ---- */
 
-/* A copy of any array-like in `arena`. */
+/* A copy of any array-like; takes over a reference to the arena, also on failure. */
 PyArrayObject *ext_copy_in(ext_state *, ext_arena *, PyObject *);
 
 /* ---- dtype_code.c, description.c, array_handle.c ---- */
@@ -290,8 +313,7 @@ PyObject *ext_lost_from_error(ext_state *);
 /* ---- heap_type.c and its companions ---- */
 
 typedef struct {
-    PyObject_HEAD
-    ext_arena *arena; /* NULL: closed */
+    PyObject_HEAD ext_arena *arena; /* NULL: closed */
     PyObject *name;   /* str or None */
     uint8_t uuid[16];
     uint64_t limit_bytes; /* 0: not read yet */
@@ -340,8 +362,7 @@ void ext_default_closed(ext_state *, ext_heap *);
 
 int ext_reduce_init(ext_state *, PyObject *module);
 
-#define EXT_FAST(name)                                                                  \
-    PyObject *ext_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *)
+#define EXT_FAST(name) PyObject *ext_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *)
 EXT_FAST(empty);
 EXT_FAST(zeros);
 EXT_FAST(ones);

@@ -10,9 +10,9 @@
 
 static int is_machinery(const char *module)
 {
-    static const char *const names[] = {"sharena", "multiprocessing", "concurrent",
-                                        "threading", "pickle",        "joblib",
-                                        "loky",      "cloudpickle",   "asyncio"};
+    static const char *const names[] = {"sharena",   "multiprocessing", "concurrent",
+                                        "threading", "pickle",          "joblib",
+                                        "loky",      "cloudpickle",     "asyncio"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         size_t n = strlen(names[i]);
         if (strncmp(module, names[i], n) == 0 && (module[n] == '\0' || module[n] == '.'))
@@ -100,8 +100,7 @@ static PyObject *registry_of(PyObject *globals)
     if (registry != NULL)
         return registry;
     registry = PyDict_New();
-    if (registry == NULL ||
-        PyDict_SetItemString(globals, "__warningregistry__", registry) < 0) {
+    if (registry == NULL || PyDict_SetItemString(globals, "__warningregistry__", registry) < 0) {
         Py_XDECREF(registry);
         return NULL;
     }
@@ -119,9 +118,9 @@ static int warn_at(ext_state *st, PyArrayObject *array, PyObject *frame)
     PyObject *file = frame_file(frame);
     int status = -1;
     if (module != NULL && registry != NULL && message != NULL && file != NULL)
-        status = PyErr_WarnExplicitObject(
-            st->errors[EXT_BY_VALUE], message, file,
-            PyFrame_GetLineNumber((PyFrameObject *)frame), module, registry);
+        status = PyErr_WarnExplicitObject(st->errors[EXT_BY_VALUE], message, file,
+                                          PyFrame_GetLineNumber((PyFrameObject *)frame), module,
+                                          registry);
     Py_XDECREF(file);
     Py_XDECREF(message);
     Py_XDECREF(module);
@@ -142,10 +141,9 @@ int ext_warn_by_value(ext_state *st, PyArrayObject *array)
     if (message == NULL)
         return -1;
     PyObject *module = PyUnicode_FromString("sharena");
-    int status = module == NULL
-                     ? -1
-                     : PyErr_WarnExplicitObject(st->errors[EXT_BY_VALUE], message, module,
-                                                0, module, NULL);
+    int status = module == NULL ? -1
+                                : PyErr_WarnExplicitObject(st->errors[EXT_BY_VALUE], message,
+                                                           module, 0, module, NULL);
     Py_XDECREF(module);
     Py_DECREF(message);
     return status;

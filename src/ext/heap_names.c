@@ -150,8 +150,8 @@ static int name_block(ext_state *st, ext_arena *arena, const char *name, const v
                      (PyObject *)PyArray_DESCR(array));
     } else if (status > 0 && w.used > SHARENA_PAYLOAD) {
         PyErr_Format(PyExc_ValueError,
-                     "the dtype is too long to be stored under a name: %zu of %d bytes",
-                     w.used, SHARENA_PAYLOAD);
+                     "the dtype is too long to be stored under a name: %zu of %d bytes", w.used,
+                     SHARENA_PAYLOAD);
         status = 0;
     } else if (status > 0) {
         int code;
@@ -169,7 +169,7 @@ static int name_block(ext_state *st, ext_arena *arena, const char *name, const v
 
 static int set_copy(ext_state *st, ext_arena *arena, const char *name, PyObject *value)
 {
-    PyArrayObject *copy = ext_copy_in(st, arena, value);
+    PyArrayObject *copy = ext_copy_in(st, ext_arena_ref(arena), value);
     if (copy == NULL)
         return -1;
     const ext_block *block = (const ext_block *)PyArray_BASE(copy);

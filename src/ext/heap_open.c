@@ -12,8 +12,7 @@ static int parse_seconds(PyObject *value, const char *what, unsigned *out)
     if (seconds == -1.0 && PyErr_Occurred())
         return -1;
     if (!(seconds >= 0.0 && seconds * 1e3 < (double)UINT_MAX)) {
-        PyErr_Format(PyExc_ValueError, "%s must be from 0 to %u seconds", what,
-                     UINT_MAX / 1000);
+        PyErr_Format(PyExc_ValueError, "%s must be from 0 to %u seconds", what, UINT_MAX / 1000);
         return -1;
     }
     *out = (unsigned)(seconds * 1e3);
@@ -45,16 +44,16 @@ static PyObject *opened(ext_state *st, int code, sharena_heap *core)
 
 PyObject *ext_heap_create(PyObject *class, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"name",  "limit", "reserve", "retain", "mode", "ticket_timeout",
-                            "grace", NULL};
+    static char *names[] = {"name", "limit",          "reserve", "retain",
+                            "mode", "ticket_timeout", "grace",   NULL};
     ext_state *st = PyType_GetModuleState((PyTypeObject *)class);
     const char *name = NULL;
     PyObject *v[5] = {NULL};
     int mode = 0600, code;
     sharena_options options = {0};
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$OOOiOO:create", names, &name, &v[0],
-                                     &v[1], &v[2], &mode, &v[3], &v[4]) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$OOOiOO:create", names, &name, &v[0], &v[1],
+                                     &v[2], &mode, &v[3], &v[4]) ||
         parse_options(v, mode, &options) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -102,8 +101,8 @@ PyObject *ext_heap_attach(PyObject *class, PyObject *args, PyObject *kwargs)
     const char *name = NULL, *uuid = NULL;
     int pid = 0, fd = -1, code;
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$zii:attach", names, &name, &uuid,
-                                     &pid, &fd))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$zii:attach", names, &name, &uuid, &pid,
+                                     &fd))
         return NULL;
     if ((name == NULL) == (uuid == NULL)) {
         PyErr_SetString(PyExc_TypeError, "attach() needs a name or a uuid");

@@ -114,28 +114,20 @@ static PyObject *fault_object(ext_state *st, const void *item)
 static PyObject *process_object(ext_state *st, const void *item)
 {
     const sharena_process *p = item;
-    PyObject *values[] = {from_u64(p->slot),
-                          PyLong_FromLong(p->pid),
-                          seconds_from_ns(p->started_ns),
-                          from_u64(p->blocks),
-                          from_u64(p->bytes),
-                          from_u64(p->guests),
-                          PyBool_FromLong(p->alive),
-                          text_from(p->command)};
+    PyObject *values[] = {
+        from_u64(p->slot),         PyLong_FromLong(p->pid), seconds_from_ns(p->started_ns),
+        from_u64(p->blocks),       from_u64(p->bytes),      from_u64(p->guests),
+        PyBool_FromLong(p->alive), text_from(p->command)};
     return sequence_from(st->process_type, values, 8);
 }
 
 static PyObject *ticket_object(ext_state *st, const void *item)
 {
     const sharena_ticket *t = item;
-    PyObject *values[] = {from_u64(t->entry),
-                          from_u64(t->offset),
-                          from_u64(t->number),
-                          from_u64(t->size_bytes),
-                          seconds_from_ns(t->made_ns),
-                          from_u64(t->uses),
-                          PyLong_FromLong(t->exporter),
-                          PyBool_FromLong(t->exporter_alive)};
+    PyObject *values[] = {from_u64(t->entry),           from_u64(t->offset),
+                          from_u64(t->number),          from_u64(t->size_bytes),
+                          seconds_from_ns(t->made_ns),  from_u64(t->uses),
+                          PyLong_FromLong(t->exporter), PyBool_FromLong(t->exporter_alive)};
     return sequence_from(st->ticket_type, values, 8);
 }
 
@@ -258,9 +250,8 @@ static PyObject *classes_from(ext_state *st, const sharena_stats *s)
     uint32_t count = s->classes < SHARENA_CLASSES ? s->classes : SHARENA_CLASSES;
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
     for (uint32_t i = 0; tuple != NULL && i < count; i++) {
-        PyObject *values[] = {
-            from_u64(s->by_class[i].size_bytes), from_u64(s->by_class[i].slabs),
-            from_u64(s->by_class[i].blocks), from_u64(s->by_class[i].capacity)};
+        PyObject *values[] = {from_u64(s->by_class[i].size_bytes), from_u64(s->by_class[i].slabs),
+                              from_u64(s->by_class[i].blocks), from_u64(s->by_class[i].capacity)};
         PyObject *item = sequence_from(st->class_type, values, 4);
         if (item == NULL)
             Py_CLEAR(tuple);

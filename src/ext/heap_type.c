@@ -393,8 +393,7 @@ static PyType_Slot heap_slots[] = {
 static PyType_Spec heap_spec = {
     .name = "sharena.Heap",
     .basicsize = sizeof(ext_heap),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = heap_slots,
 };
 

@@ -21,8 +21,7 @@ static PyObject *read_exactly(PyObject *file, Py_ssize_t size)
 {
     PyObject *all = PyBytes_FromStringAndSize(NULL, 0);
     while (all != NULL && PyBytes_GET_SIZE(all) < size) {
-        PyObject *part =
-            PyObject_CallMethod(file, "read", "n", size - PyBytes_GET_SIZE(all));
+        PyObject *part = PyObject_CallMethod(file, "read", "n", size - PyBytes_GET_SIZE(all));
         if (part == NULL || !PyBytes_Check(part)) {
             if (part != NULL)
                 PyErr_SetString(PyExc_TypeError, "load() needs a file opened in binary mode");
@@ -81,22 +80,21 @@ static PyObject *read_header_3(PyObject *file, Py_ssize_t limit)
     if (!whole || (Py_ssize_t)size > limit)
         return PyErr_Format(PyExc_ValueError,
                             "the header of this .npy file is cut short, or longer than "
-                            "max_header_size=%zd", limit);
+                            "max_header_size=%zd",
+                            limit);
     PyObject *bytes = read_exactly(file, (Py_ssize_t)size);
-    PyObject *text = bytes == NULL
-                         ? NULL
-                         : PyUnicode_DecodeUTF8(PyBytes_AS_STRING(bytes),
-                                                PyBytes_GET_SIZE(bytes), NULL);
+    PyObject *text = bytes == NULL ? NULL
+                                   : PyUnicode_DecodeUTF8(PyBytes_AS_STRING(bytes),
+                                                          PyBytes_GET_SIZE(bytes), NULL);
     Py_XDECREF(bytes);
     PyObject *ast = text == NULL ? NULL : PyImport_ImportModule("ast");
     PyObject *stripped = ast == NULL ? NULL : PyObject_CallMethod(text, "strip", NULL);
-    PyObject *header =
-        stripped == NULL ? NULL : PyObject_CallMethod(ast, "literal_eval", "O", stripped);
+    PyObject *header = stripped == NULL ? NULL
+                                        : PyObject_CallMethod(ast, "literal_eval", "O", stripped);
     Py_XDECREF(stripped);
     Py_XDECREF(ast);
     Py_XDECREF(text);
-    if (header != NULL ? !PyDict_Check(header)
-                       : PyErr_ExceptionMatches(PyExc_SyntaxError)) {
+    if (header != NULL ? !PyDict_Check(header) : PyErr_ExceptionMatches(PyExc_SyntaxError)) {
         Py_CLEAR(header);
         PyErr_Clear();
         PyErr_SetString(PyExc_ValueError, "the header of this .npy file is no dictionary");
@@ -132,8 +130,8 @@ static PyObject *read_header(npy *in, PyObject *format, int version)
         Py_XDECREF(header);
         return result;
     }
-    PyObject *reader = PyObject_GetAttrString(
-        format, version == 1 ? "read_array_header_1_0" : "read_array_header_2_0");
+    PyObject *reader = PyObject_GetAttrString(format, version == 1 ? "read_array_header_1_0"
+                                                                   : "read_array_header_2_0");
     PyObject *args = PyTuple_Pack(1, in->file);
     PyObject *kwargs = PyDict_New();
     PyObject *result = NULL;
@@ -193,8 +191,8 @@ static Py_ssize_t read_chunk(PyObject *file, PyObject *buffer, Py_ssize_t at, Py
 /* The same through read(), for file objects that have no readinto(). */
 static Py_ssize_t copy_chunk(PyObject *file, char *to, Py_ssize_t left)
 {
-    PyObject *part =
-        PyObject_CallMethod(file, "read", "n", left > CHUNK ? (Py_ssize_t)CHUNK : left);
+    PyObject *part = PyObject_CallMethod(file, "read", "n",
+                                         left > CHUNK ? (Py_ssize_t)CHUNK : left);
     if (part == NULL)
         return -1;
     Py_ssize_t count = -1;
@@ -216,12 +214,11 @@ static int read_all(PyObject *file, PyArrayObject *array)
         return -1;
     int readinto = PyObject_HasAttrString(file, "readinto");
     while (at < total) {
-        Py_ssize_t count =
-            readinto ? read_chunk(file, buffer, at, total)
-                     : copy_chunk(file, PyArray_BYTES(array) + at, total - at);
+        Py_ssize_t count = readinto ? read_chunk(file, buffer, at, total)
+                                    : copy_chunk(file, PyArray_BYTES(array) + at, total - at);
         if (count == 0)
-            PyErr_Format(PyExc_ValueError,
-                         "EOF: reading array data, expected %zd bytes got %zd", total, at);
+            PyErr_Format(PyExc_ValueError, "EOF: reading array data, expected %zd bytes got %zd",
+                         total, at);
         if (count <= 0 || PyErr_CheckSignals() < 0) {
             Py_DECREF(buffer);
             return -1;
@@ -241,10 +238,8 @@ static PyObject *load_from(ext_state *st, npy *in, PyObject *heap)
     if (arena == NULL)
         return NULL;
     Py_INCREF(in->descr);
-    PyArrayObject *array =
-        ext_array_new(st, arena, (PyArray_Descr *)in->descr, shape.nd, shape.dims, NULL,
-                      in->fortran, 0);
-    ext_arena_unref(arena);
+    PyArrayObject *array = ext_array_new(st, arena, (PyArray_Descr *)in->descr, shape.nd,
+                                         shape.dims, NULL, in->fortran, 0);
     if (array != NULL && read_all(in->file, array) < 0)
         Py_CLEAR(array);
     return (PyObject *)array;
@@ -281,16 +276,14 @@ static int refuse_mmap(PyObject *mode)
     return -1;
 }
 
-PyObject *ext_load(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames)
+PyObject *ext_load(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {"load",
                                             1,
                                             5,
                                             7,
-                                            {"file", "mmap_mode", "allow_pickle",
-                                             "fix_imports", "encoding", "max_header_size",
-                                             "heap"}};
+                                            {"file", "mmap_mode", "allow_pickle", "fix_imports",
+                                             "encoding", "max_header_size", "heap"}};
     PyObject *v[7];
     if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || refuse_mmap(v[1]) < 0)
         return NULL;

@@ -7,8 +7,8 @@
 #include "ext.h"
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *error; /* an exception, never raised itself: it would gather tracebacks */
+    PyObject_HEAD PyObject
+        *error; /* an exception, never raised itself: it would gather tracebacks */
 } lost;
 
 static int raise_lost(PyObject *self)
@@ -106,11 +106,10 @@ static int get_buffer(PyObject *self, Py_buffer *view, int flags)
 
 static PyObject *get_attribute(PyObject *self, PyObject *name)
 {
-    static const char *const allowed[] = {"error",      "__class__",     "__reduce__",
-                                          "__doc__",    "__reduce_ex__", "__repr__",
-                                          "__str__",    "__format__",    "__module__",
-                                          "__sizeof__", "__dir__",       "__copy__",
-                                          "__deepcopy__"};
+    static const char *const allowed[] = {
+        "error",    "__class__", "__reduce__",  "__doc__",    "__reduce_ex__",
+        "__repr__", "__str__",   "__format__",  "__module__", "__sizeof__",
+        "__dir__",  "__copy__",  "__deepcopy__"};
     for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++) {
         if (PyUnicode_CompareWithASCIIString(name, allowed[i]) == 0)
             return PyObject_GenericGetAttr(self, name);
@@ -303,8 +302,8 @@ int ext_lost_init(ext_state *st, PyObject *module)
     st->lost_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &lost_spec, NULL);
     if (st->lost_type == NULL)
         return -1;
-    PyObject *error = PyObject_CallFunction(
-        PyExc_MemoryError, "s", "an array was lost: no private memory to load it");
+    PyObject *error = PyObject_CallFunction(PyExc_MemoryError, "s",
+                                            "an array was lost: no private memory to load it");
     if (error == NULL)
         return -1;
     st->lost_memory = lost_new_with(st->lost_type, error);

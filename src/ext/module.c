@@ -32,34 +32,30 @@ static int interrupted(void *unused)
 #define FAST(name, doc) {#name, EXT_METHOD(ext_##name), METH_FASTCALL | METH_KEYWORDS, doc}
 
 static PyMethodDef functions[] = {
-    FAST(empty,
-         "empty($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
-         "      heap=None)\n--\n\n"
-         "`numpy.empty` in shared memory.\n\n"
-         "Parameters\n----------\n"
-         "shape : int or tuple of int\n"
-         "dtype : dtype-like, optional\n"
-         "    Default float64.  Not one that holds Python objects.\n"
-         "order : {'C', 'F'}\n"
-         "device, like\n    As NumPy's; the result is a plain ndarray in any case.\n"
-         "heap : Heap, optional\n    Default `Heap.default()`.\n\n"
-         "Returns\n-------\nnumpy.ndarray\n\n"
-         "Raises\n------\n"
-         "TypeError\n    The dtype holds Python objects.\n"
-         "HeapFullError\n    No room; it is a MemoryError too.\n"
-         "HeapClosedError\n    The heap was closed."),
-    FAST(zeros,
-         "zeros($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
-         "      heap=None)\n--\n\n"
-         "`numpy.zeros` in shared memory.  See `empty` for parameters and errors."),
-    FAST(ones,
-         "ones($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
-         "     heap=None)\n--\n\n"
-         "`numpy.ones` in shared memory.  See `empty` for parameters and errors."),
-    FAST(full,
-         "full($module, /, shape, fill_value, dtype=None, order='C', *, device=None,\n"
-         "     like=None, heap=None)\n--\n\n"
-         "`numpy.full` in shared memory.  See `empty` for parameters and errors."),
+    FAST(empty, "empty($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+                "      heap=None)\n--\n\n"
+                "`numpy.empty` in shared memory.\n\n"
+                "Parameters\n----------\n"
+                "shape : int or tuple of int\n"
+                "dtype : dtype-like, optional\n"
+                "    Default float64.  Not one that holds Python objects.\n"
+                "order : {'C', 'F'}\n"
+                "device, like\n    As NumPy's; the result is a plain ndarray in any case.\n"
+                "heap : Heap, optional\n    Default `Heap.default()`.\n\n"
+                "Returns\n-------\nnumpy.ndarray\n\n"
+                "Raises\n------\n"
+                "TypeError\n    The dtype holds Python objects.\n"
+                "HeapFullError\n    No room; it is a MemoryError too.\n"
+                "HeapClosedError\n    The heap was closed."),
+    FAST(zeros, "zeros($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+                "      heap=None)\n--\n\n"
+                "`numpy.zeros` in shared memory.  See `empty` for parameters and errors."),
+    FAST(ones, "ones($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
+               "     heap=None)\n--\n\n"
+               "`numpy.ones` in shared memory.  See `empty` for parameters and errors."),
+    FAST(full, "full($module, /, shape, fill_value, dtype=None, order='C', *, device=None,\n"
+               "     like=None, heap=None)\n--\n\n"
+               "`numpy.full` in shared memory.  See `empty` for parameters and errors."),
     FAST(empty_like,
          "empty_like($module, /, prototype, dtype=None, order='K', subok=True, shape=None,\n"
          "           *, device=None, heap=None)\n--\n\n"
@@ -69,25 +65,22 @@ static PyMethodDef functions[] = {
          "zeros_like($module, /, a, dtype=None, order='K', subok=True, shape=None, *,\n"
          "           device=None, heap=None)\n--\n\n"
          "`numpy.zeros_like` in shared memory.  See `empty_like`."),
-    FAST(ones_like,
-         "ones_like($module, /, a, dtype=None, order='K', subok=True, shape=None, *,\n"
-         "          device=None, heap=None)\n--\n\n"
-         "`numpy.ones_like` in shared memory.  See `empty_like`."),
-    FAST(full_like,
-         "full_like($module, /, a, fill_value, dtype=None, order='K', subok=True,\n"
-         "          shape=None, *, device=None, heap=None)\n--\n\n"
-         "`numpy.full_like` in shared memory.  See `empty_like`."),
-    FAST(array,
-         "array($module, /, object, dtype=None, *, copy=True, order='K', subok=False,\n"
-         "      ndmin=0, ndmax=0, like=None, heap=None)\n--\n\n"
-         "`numpy.array` in shared memory.\n\n"
-         "With ``copy=None`` an array that is in the heap already (in any heap, unless\n"
-         "``heap`` is given) and fits is returned as it is.\n\n"
-         "Raises\n------\n"
-         "TypeError\n"
-         "    The elements are Python objects, or ``subok=True`` with a subclass.\n"
-         "ValueError\n    ``copy=False`` (NumPy 2) and a copy is needed.\n"
-         "HeapFullError, HeapClosedError\n    As in `empty`."),
+    FAST(ones_like, "ones_like($module, /, a, dtype=None, order='K', subok=True, shape=None, *,\n"
+                    "          device=None, heap=None)\n--\n\n"
+                    "`numpy.ones_like` in shared memory.  See `empty_like`."),
+    FAST(full_like, "full_like($module, /, a, fill_value, dtype=None, order='K', subok=True,\n"
+                    "          shape=None, *, device=None, heap=None)\n--\n\n"
+                    "`numpy.full_like` in shared memory.  See `empty_like`."),
+    FAST(array, "array($module, /, object, dtype=None, *, copy=True, order='K', subok=False,\n"
+                "      ndmin=0, ndmax=0, like=None, heap=None)\n--\n\n"
+                "`numpy.array` in shared memory.\n\n"
+                "With ``copy=None`` an array that is in the heap already (in any heap, unless\n"
+                "``heap`` is given) and fits is returned as it is.\n\n"
+                "Raises\n------\n"
+                "TypeError\n"
+                "    The elements are Python objects, or ``subok=True`` with a subclass.\n"
+                "ValueError\n    ``copy=False`` (NumPy 2) and a copy is needed.\n"
+                "HeapFullError, HeapClosedError\n    As in `empty`."),
     FAST(asarray,
          "asarray($module, /, a, dtype=None, order=None, *, device=None, copy=None,\n"
          "        like=None, heap=None)\n--\n\n"
@@ -99,27 +92,25 @@ static PyMethodDef functions[] = {
          "`numpy.ascontiguousarray` in shared memory.  See `asarray`."),
     FAST(copy, "copy($module, /, a, order='K', subok=False, *, heap=None)\n--\n\n"
                "`numpy.copy` into shared memory.  Errors as in `array`."),
-    FAST(load,
-         "load($module, /, file, mmap_mode=None, allow_pickle=False, fix_imports=True,\n"
-         "     encoding='ASCII', *, max_header_size=10000, heap=None)\n--\n\n"
-         "Read an .npy file straight into shared memory.\n\n"
-         "Parameters\n----------\n"
-         "file : path or file object opened in binary mode\n"
-         "mmap_mode : None\n"
-         "allow_pickle, fix_imports, encoding\n"
-         "    For `numpy.load`'s sake; arrays of objects can't be shared.\n"
-         "max_header_size : int\n    As `numpy.load`'s.\n"
-         "heap : Heap, optional\n\n"
-         "Returns\n-------\nnumpy.ndarray\n\n"
-         "Raises\n------\n"
-         "ValueError\n    No .npy file, an .npz file, or one that is cut short.\n"
-         "TypeError\n    An array of Python objects.\n"
-         "HeapFullError, OSError"),
-    FAST(share,
-         "share($module, /, a, readonly=False)\n--\n\n"
-         "A view of an array in shared memory; one that is not there is copied in.\n\n"
-         "With ``readonly`` the view and every view of it can't be written, here and in\n"
-         "any process it is sent to; the array it was made from can."),
+    FAST(load, "load($module, /, file, mmap_mode=None, allow_pickle=False, fix_imports=True,\n"
+               "     encoding='ASCII', *, max_header_size=10000, heap=None)\n--\n\n"
+               "Read an .npy file straight into shared memory.\n\n"
+               "Parameters\n----------\n"
+               "file : path or file object opened in binary mode\n"
+               "mmap_mode : None\n"
+               "allow_pickle, fix_imports, encoding\n"
+               "    For `numpy.load`'s sake; arrays of objects can't be shared.\n"
+               "max_header_size : int\n    As `numpy.load`'s.\n"
+               "heap : Heap, optional\n\n"
+               "Returns\n-------\nnumpy.ndarray\n\n"
+               "Raises\n------\n"
+               "ValueError\n    No .npy file, an .npz file, or one that is cut short.\n"
+               "TypeError\n    An array of Python objects.\n"
+               "HeapFullError, OSError"),
+    FAST(share, "share($module, /, a, readonly=False)\n--\n\n"
+                "A view of an array in shared memory; one that is not there is copied in.\n\n"
+                "With ``readonly`` the view and every view of it can't be written, here and in\n"
+                "any process it is sent to; the array it was made from can."),
     FAST(handle,
          "handle($module, /, a, uses=1)\n--\n\n"
          "About a hundred bytes that `attach` turns into this array in another process.\n\n"
@@ -234,7 +225,8 @@ static int read_environment(ext_state *st)
     }
     return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
                             "SHARENA_WARN_BYVALUE=%s is no size, such as 1MiB, and has no "
-                            "effect", warn);
+                            "effect",
+                            warn);
 }
 
 static int run(PyObject *module)

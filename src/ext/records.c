@@ -75,15 +75,15 @@ static const struct {
     PyStructSequence_Desc desc;
 } records[] = {
     {offsetof(ext_state, stats_type),
-     {"sharena.Stats", "What Heap.stats() tells.", stats_fields, 25}},
+     {"sharena._core.Stats", "What Heap.stats() tells.", stats_fields, 25}},
     {offsetof(ext_state, class_type),
-     {"sharena.SizeClass", "Small blocks of one size.", class_fields, 4}},
+     {"sharena._core.SizeClass", "Small blocks of one size.", class_fields, 4}},
     {offsetof(ext_state, process_type),
-     {"sharena.Process", "A process that uses a heap.", process_fields, 8}},
+     {"sharena._core.Process", "A process that uses a heap.", process_fields, 8}},
     {offsetof(ext_state, ticket_type),
-     {"sharena.Ticket", "A handle in flight.", ticket_fields, 8}},
+     {"sharena._core.Ticket", "A handle in flight.", ticket_fields, 8}},
     {offsetof(ext_state, block_info_type),
-     {"sharena.BlockInfo", "A live block.", block_fields, 4}},
+     {"sharena._core.BlockInfo", "A live block.", block_fields, 4}},
 };
 
 int ext_records_init(ext_state *st, PyObject *module)

@@ -43,8 +43,7 @@ static int by_value_now(ext_state *st)
 static PyObject *send_handle(ext_state *st, PyArrayObject *array, PyObject *bytes,
                              PyObject *dtype)
 {
-    PyObject *args =
-        dtype == NULL ? PyTuple_Pack(1, bytes) : PyTuple_Pack(2, bytes, dtype);
+    PyObject *args = dtype == NULL ? PyTuple_Pack(1, bytes) : PyTuple_Pack(2, bytes, dtype);
     PyObject *result = args == NULL ? NULL : PyTuple_Pack(2, st->rebuild, args);
     if (result == NULL)
         ext_handle_give_back(bytes);
@@ -83,9 +82,8 @@ PyObject *ext_sent_counts(PyObject *module, PyObject *unused)
 {
     (void)unused;
     const ext_sent *sent = &ext_state_of(module)->sent;
-    return Py_BuildValue("{sKsKsKsK}", "handle_arrays",
-                         (unsigned long long)sent->handle_arrays, "handle_bytes",
-                         (unsigned long long)sent->handle_bytes, "value_arrays",
+    return Py_BuildValue("{sKsKsKsK}", "handle_arrays", (unsigned long long)sent->handle_arrays,
+                         "handle_bytes", (unsigned long long)sent->handle_bytes, "value_arrays",
                          (unsigned long long)sent->value_arrays, "value_bytes",
                          (unsigned long long)sent->value_bytes);
 }
@@ -110,8 +108,7 @@ PyObject *ext_rebuild_array(PyObject *module, PyObject *const *args, Py_ssize_t 
 /* ---- by_value ---- */
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *token; /* of the variable while inside */
+    PyObject_HEAD PyObject *token; /* of the variable while inside */
 } by_value;
 
 static PyObject *by_value_enter(PyObject *self, PyObject *unused)
@@ -120,8 +117,7 @@ static PyObject *by_value_enter(PyObject *self, PyObject *unused)
     by_value *b = (by_value *)self;
     ext_state *st = ext_state_of_object(self);
     if (b->token != NULL) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this by_value() is entered already; make a new one");
+        PyErr_SetString(PyExc_RuntimeError, "this by_value() is entered already; make a new one");
         return NULL;
     }
     b->token = PyContextVar_Set(st->by_value, Py_True);
@@ -197,8 +193,7 @@ static PyType_Spec by_value_spec = {
 int ext_reduce_init(ext_state *st, PyObject *module)
 {
     st->by_value = PyContextVar_New("sharena.by_value", Py_False);
-    st->by_value_type =
-        (PyTypeObject *)PyType_FromModuleAndSpec(module, &by_value_spec, NULL);
+    st->by_value_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &by_value_spec, NULL);
     st->rebuild = PyObject_GetAttrString(module, "rebuild_array");
     if (st->by_value == NULL || st->by_value_type == NULL || st->rebuild == NULL)
         return -1;

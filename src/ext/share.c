@@ -35,11 +35,7 @@ static PyObject *protected_view(ext_state *st, PyArrayObject *array, ext_arena *
 static PyObject *share_copy(ext_state *st, PyObject *object)
 {
     ext_arena *arena = ext_heap_choose(st, NULL);
-    if (arena == NULL)
-        return NULL;
-    PyArrayObject *array = ext_copy_in(st, arena, object);
-    ext_arena_unref(arena);
-    return (PyObject *)array;
+    return arena == NULL ? NULL : (PyObject *)ext_copy_in(st, arena, object);
 }
 
 /* An empty array touches no memory that a view of it could change. */
@@ -53,8 +49,7 @@ static PyObject *share_readonly(ext_state *st, PyArrayObject *array)
     return Py_NewRef((PyObject *)array);
 }
 
-PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames)
+PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {"share", 1, 2, 2, {"a", "readonly"}};
     ext_state *st = ext_state_of(module);
@@ -107,7 +102,8 @@ static PyObject *refuse_handle(PyObject *object)
         ext_arena_unref(arena);
         PyErr_Format(PyExc_ValueError,
                      "a handle can't describe dtype %R; send .view() of it with one of "
-                     "NumPy's own dtypes", (PyObject *)PyArray_DESCR((PyArrayObject *)object));
+                     "NumPy's own dtypes",
+                     (PyObject *)PyArray_DESCR((PyArrayObject *)object));
     } else if (PyArray_NBYTES((PyArrayObject *)object) == 0)
         PyErr_SetString(PyExc_ValueError, "an empty array has no memory to share");
     else
@@ -117,18 +113,15 @@ static PyObject *refuse_handle(PyObject *object)
     return NULL;
 }
 
-PyObject *ext_handle(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-                     PyObject *kwnames)
+PyObject *ext_handle(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {"handle", 1, 2, 2, {"a", "uses"}};
     PyObject *v[2], *bytes;
     unsigned uses;
-    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 ||
-        parse_uses(v[1], &uses) < 0)
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || parse_uses(v[1], &uses) < 0)
         return NULL;
     int status = PyArray_Check(v[0]) ? ext_handle_make(ext_state_of(module),
-                                                       (PyArrayObject *)v[0], uses, &bytes,
-                                                       NULL)
+                                                       (PyArrayObject *)v[0], uses, &bytes, NULL)
                                      : 0;
     if (status == 0)
         return refuse_handle(v[0]);
