@@ -198,35 +198,22 @@ static struct lane *own_lane(const sharena_heap *h)
                                  : NULL;
 }
 
-int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+/* Everything that is not a small block from the lane's current slab. */
+static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size, size_t align,
+                                                   unsigned flags, void **out)
 {
     uint32_t class;
     uint64_t offset;
     int code;
 
-    if (SHR_UNLIKELY(align & (align - 1) || align > ALIGN_MAX))
+    if (align & (align - 1) || align > ALIGN_MAX)
         return shr__fail(SHARENA_EINVAL, "the alignment %zu is no power of two up to %zu", align,
                          ALIGN_MAX);
-    if (SHR_UNLIKELY(flags & ~SHARENA_ZERO))
+    if (flags & ~SHARENA_ZERO)
         return shr__fail(SHARENA_EINVAL, "unknown flags %#x", flags);
     size += size == 0;
     class = class_for(size, align);
-    if (SHR_LIKELY(class)) {
-        struct lane *l = own_lane(h);
-        struct slab *s;
-        if (SHR_LIKELY(l && shr__enter(l))) {
-            s = l->bins[class].current;
-            if (SHR_LIKELY(s && s->n_free)) {
-                uint32_t i = shr__slab_pop(h, s);
-                void *p = s->start + (size_t)i * s->size;
-                shr__exit(l);
-                if (flags & SHARENA_ZERO)
-                    memset(p, 0, size);
-                *out = p;
-                return 0;
-            }
-            shr__exit(l);
-        }
+    if (class) {
         code = small_slow(h, class, &offset);
         if (code == 0 && (flags & SHARENA_ZERO))
             memset(h->data + offset, 0, size);
@@ -240,6 +227,27 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
     return code;
 }
 
+int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+{
+    struct lane *l = own_lane(h);
+    struct slab *s;
+
+    if (SHR_UNLIKELY(size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
+                     flags > SHARENA_ZERO || !l || !shr__enter(l)))
+        return allocate_slow(h, size, align, flags, out);
+    s = l->bins[shr__class_of[(size + 15) >> 4]].current;
+    if (SHR_LIKELY(s && load32_relaxed(&s->n_free))) {
+        void *p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
+        shr__exit(l);
+        if (flags)
+            memset(p, 0, size);
+        *out = p;
+        return 0;
+    }
+    shr__exit(l);
+    return allocate_slow(h, size, align, flags, out);
+}
+
 /* ---- release --------------------------------------------------------------------------------- */
 
 static int not_held(const sharena_heap *h, const void *p)
@@ -250,39 +258,50 @@ static int not_held(const sharena_heap *h, const void *p)
                      shr__label(h, name));
 }
 
+static __attribute__((noinline)) int release_slow(sharena_heap *h, const void *block)
+{
+    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? not_held(h, block) : 0;
+}
+
+static __attribute__((noinline)) void keep_house(sharena_heap *h, struct lane *l, struct slab *s)
+{
+    struct slab *retired = shr__slab_housekeeping(l, s);
+
+    shr__exit(l);
+    shr__slab_retire(h, retired);
+}
+
 int sharena_release(sharena_heap *h, const void *block)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     struct lane *l = own_lane(h);
-    int code;
+    struct slab *s;
 
     if (SHR_UNLIKELY(offset >= h->data_bytes))
         return not_held(h, block);
-    if (SHR_LIKELY(l && shr__enter(l))) {
-        struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-        if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l)) {
-            uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
-            uint32_t i = (uint32_t)(within * s->reciprocal >> 40);
-            struct desc_shm *d = &s->descs[i];
-            if (SHR_LIKELY(i < s->capacity && (uint64_t)i * s->size == within &&
-                           load64_relaxed(&d->mask) == h->mine &&
-                           !(load64_relaxed(&d->gen) & SHR_MARKS))) {
-                struct slab *retired = NULL;
-                store64_relaxed(&d->mask, 0);
-                s->free[s->n_free++] = (uint16_t)i;
-                store32_relaxed(&s->used, load32_relaxed(&s->used) - 1);
-                if (SHR_UNLIKELY(load32_relaxed(&s->list) != LIST_CURRENT))
-                    retired = shr__slab_housekeeping(l, s);
+    if (SHR_UNLIKELY(!l || !shr__enter(l)))
+        return release_slow(h, block);
+    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+    if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l)) {
+        uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
+        uint32_t i = (uint32_t)(within * s->reciprocal >> 40), n;
+        struct desc_shm *d = &s->descs[i];
+        if (SHR_LIKELY(i < s->capacity && (uint64_t)i * s->size == within &&
+                       load64_relaxed(&d->mask) == h->mine &&
+                       !(load64_relaxed(&d->gen) >> 62))) {
+            store64_relaxed(&d->mask, 0);
+            n = load32_relaxed(&s->n_free);
+            s->free[n] = (uint16_t)i;
+            store32_relaxed(&s->n_free, n + 1);
+            if (SHR_LIKELY(load32_relaxed(&s->list) == LIST_CURRENT))
                 shr__exit(l);
-                if (SHR_UNLIKELY(retired != NULL))
-                    shr__slab_retire(h, retired);
-                return 0;
-            }
+            else
+                keep_house(h, l, s);
+            return 0;
         }
-        shr__exit(l);
     }
-    code = shr__release(h, offset);
-    return code ? not_held(h, block) : 0;
+    shr__exit(l);
+    return release_slow(h, block);
 }
 
 int sharena_retain(sharena_heap *h, const void *block)

@@ -52,9 +52,8 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     uint64_t reciprocal; /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
     uint32_t size;
     uint32_t capacity;
-    uint32_t n_free;
-    shr_a32 used;        /* taken here and not put back here: private + left; the lane's */
-    shr_a32 left;        /* of these, the ones that left the lane's regime: exported, stamped,
+    shr_a32 n_free;      /* on the stack; the lane's, read by others as a hint */
+    shr_a32 left;        /* of the rest, those that left the lane's regime: exported, stamped,
                             released by a sibling; recounted by a rescan */
     uint32_t class;
     uint32_t unit;
@@ -77,8 +76,8 @@ struct bin {
 
 struct lane {            /* one a thread and heap */
     shr_a32 busy;        /* 1 inside the bracket: mask, gen and lists may be in motion */
-    shr_a32 stop;        /* a forker, a trimmer or an exporter waits for busy = 0 */
-    uint32_t fenced;     /* no membarrier here: fence after busy = 1 */
+    shr_a32 stop;        /* bit 0: a forker, a trimmer or an exporter waits for busy = 0;
+                            bit 1: the kernel has no membarrier, the lane fences itself */
     sharena_heap *heap;
     struct shr_thread *owner; /* NULL: idle, waits for the next thread */
     struct lane *next;
@@ -406,30 +405,26 @@ unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how
 
 struct lane *shr__lane(sharena_heap *h); /* this thread's, made on first use; NULL: no memory */
 void shr__lane_wait(struct lane *);      /* until the stopper is through */
+int shr__enter_slow(struct lane *);
 static inline int shr__enter(struct lane *l)
 {
     store32_relaxed(&l->busy, 1);
-    if (SHR_UNLIKELY(l->fenced))
-        shr_full_fence();
-    else
-        shr_compiler_barrier(); /* the stopper's membarrier does the rest */
-    if (SHR_LIKELY(!load32_acquire(&l->stop)))
-        return 1;
-    store32_release(&l->busy, 0);
-    return 0;
+    shr_compiler_barrier(); /* the stopper's membarrier does the rest */
+    return SHR_LIKELY(!load32_acquire(&l->stop)) || shr__enter_slow(l);
 }
 static inline void shr__exit(struct lane *l)
 {
     store32_release(&l->busy, 0);
 }
-/* Inside the bracket: takes a free block of a slab that has one. */
+/* Inside the bracket: takes a free block of a slab that has one.  A free block carries no
+ * marks: the rescan that found it took them off. */
 static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
 {
-    uint32_t i = s->free[--s->n_free];
+    uint32_t n = load32_relaxed(&s->n_free) - 1, i = s->free[n];
     struct desc_shm *d = &s->descs[i];
 
-    store32_relaxed(&s->used, load32_relaxed(&s->used) + 1);
-    store64_relaxed(&d->gen, (load64_relaxed(&d->gen) & ~SHR_MARKS) + 1);
+    store32_relaxed(&s->n_free, n);
+    store64_relaxed(&d->gen, load64_relaxed(&d->gen) + 1);
     store64_release(&d->mask, h->mine);
     return i;
 }

@@ -14,6 +14,9 @@
 
 #include "internal.h"
 
+#define LANE_STOPPED 1u
+#define LANE_FENCES 2u
+
 static int no_membarrier;
 
 static void thread_leaves(struct shr_thread *t)
@@ -58,7 +61,7 @@ struct lane *shr__lane(sharena_heap *h)
         ;
     if (!l && (l = calloc(1, sizeof *l)) != NULL) {
         l->heap = h;
-        l->fenced = (uint32_t)no_membarrier;
+        store32_relaxed(&l->stop, no_membarrier ? LANE_FENCES : 0);
         l->next = h->lanes;
         h->lanes = l;
     }
@@ -68,6 +71,15 @@ struct lane *shr__lane(sharena_heap *h)
     }
     pthread_mutex_unlock(&h->lanes_lock);
     return l;
+}
+
+int shr__enter_slow(struct lane *l)
+{
+    shr_full_fence();
+    if (!(load32_acquire(&l->stop) & LANE_STOPPED))
+        return 1;
+    store32_release(&l->busy, 0);
+    return 0;
 }
 
 /* The stopper holds the registry's lock from stop to go. */
@@ -98,7 +110,7 @@ static void fence_lanes(void)
 void shr__lanes_stop(sharena_heap *h)
 {
     for (struct lane *l = h->lanes; l; l = l->next)
-        store32_seq(&l->stop, 1);
+        (void)or32_seq(&l->stop, LANE_STOPPED);
     fence_lanes();
     for (struct lane *l = h->lanes; l; l = l->next)
         await_idle(l);
@@ -107,5 +119,5 @@ void shr__lanes_stop(sharena_heap *h)
 void shr__lanes_go(sharena_heap *h)
 {
     for (struct lane *l = h->lanes; l; l = l->next)
-        store32_release(&l->stop, 0);
+        (void)and32_release(&l->stop, ~LANE_STOPPED);
 }

@@ -25,9 +25,14 @@ static struct slab **list_of(struct bin *b, uint32_t list)
     return list == LIST_PARTIAL ? &b->partial : &b->full;
 }
 
+static int has_free(const struct slab *s)
+{
+    return load32_relaxed(&s->n_free) != 0;
+}
+
 static int is_empty(const struct slab *s)
 {
-    return s->n_free == s->capacity;
+    return load32_relaxed(&s->n_free) == s->capacity;
 }
 
 static void unlink_slab(struct lane *l, struct slab *s)
@@ -88,7 +93,7 @@ static void part(struct lane *l, struct slab *s)
 
 static uint32_t private_blocks(const struct slab *s)
 {
-    uint32_t used = load32_relaxed(&s->used), left = load32_relaxed(&s->left);
+    uint32_t used = s->capacity - load32_relaxed(&s->n_free), left = load32_relaxed(&s->left);
 
     return used > left ? used - left : 0;
 }
@@ -112,18 +117,19 @@ static struct slab *place_slab(struct lane *l, struct slab *s)
         part(l, s);
         return s;
     }
-    link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
+    link_slab(l, s, has_free(s) ? LIST_PARTIAL : LIST_FULL);
     return NULL;
 }
 
 struct slab *shr__slab_housekeeping(struct lane *l, struct slab *s)
 {
-    if (s->n_free != 1 && private_blocks(s))
+    uint32_t n = load32_relaxed(&s->n_free);
+
+    if (n != 1 && private_blocks(s))
         return NULL;
-    /* it was linked when it had one free block less */
-    s->n_free--;
+    store32_relaxed(&s->n_free, n - 1); /* as it was when it was linked */
     unlink_slab(l, s);
-    s->n_free++;
+    store32_relaxed(&s->n_free, n);
     return place_slab(l, s);
 }
 
@@ -132,21 +138,22 @@ struct slab *shr__slab_housekeeping(struct lane *l, struct slab *s)
 /* Rebuilds the stack of free blocks from the masks. */
 static void rescan(sharena_heap *h, struct slab *s)
 {
-    uint32_t used = 0, left = 0;
+    uint32_t n = 0, left = 0;
 
     /* one swap: every raise it overwrites is seen, and so are the masks before it */
     (void)and32_acq_rel(&h->units[s->unit].hint, 0);
-    s->n_free = 0;
     for (uint32_t i = s->capacity; i-- > 0;) {
-        if (load64_acquire(&s->descs[i].mask) == 0) {
-            s->free[s->n_free++] = (uint16_t)i;
+        struct desc_shm *d = &s->descs[i];
+        uint64_t m = load64_acquire(&d->mask), gen = load64_relaxed(&d->gen);
+        if (m == 0) {
+            if (gen & SHR_MARKS) /* ours alone, until its next life begins */
+                store64_relaxed(&d->gen, gen & ~SHR_MARKS);
+            s->free[n++] = (uint16_t)i;
         } else {
-            used++;
-            left += (load64_relaxed(&s->descs[i].gen) & SHR_MARKS ||
-                     !(load64_relaxed(&s->descs[i].mask) & h->mine)) != 0;
+            left += (gen & SHR_MARKS) || !(m & h->mine);
         }
     }
-    store32_relaxed(&s->used, used);
+    store32_relaxed(&s->n_free, n);
     store32_relaxed(&s->left, left);
 }
 
@@ -154,7 +161,7 @@ static int rescan_if_hinted(sharena_heap *h, struct slab *s)
 {
     if (load32_acquire(&h->units[s->unit].hint))
         rescan(h, s);
-    return s->n_free != 0;
+    return has_free(s);
 }
 
 /* All full slabs of a class, when their number has grown by a quarter since the last time:
@@ -218,11 +225,10 @@ static struct slab *slab_struct(sharena_heap *h, uint32_t class)
     s->reciprocal = c->reciprocal;
     s->size = c->size;
     s->capacity = c->capacity;
-    s->n_free = 0;
+    store32_relaxed(&s->n_free, 0);
     s->class = class;
     store32_relaxed(&s->list, LIST_NONE);
     s->next = s->prev = NULL;
-    store32_relaxed(&s->used, 0);
     store32_relaxed(&s->left, 0);
     return s;
 }
@@ -293,8 +299,9 @@ static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab
     }
     shr__slab_cut(h, unit, class);
     slab_struct_at(h, s, unit);
-    for (uint32_t i = c->capacity; i-- > 0;)
-        s->free[s->n_free++] = (uint16_t)i;
+    for (uint32_t i = 0; i < c->capacity; i++)
+        s->free[i] = (uint16_t)(c->capacity - 1 - i);
+    store32_relaxed(&s->n_free, c->capacity);
     *out = s;
     return 0;
 }
@@ -307,7 +314,7 @@ static struct slab *next_current(sharena_heap *h, struct lane *l, struct bin *b,
 {
     struct slab *s = b->current;
 
-    if (s && (s->n_free || rescan_if_hinted(h, s)))
+    if (s && (has_free(s) || rescan_if_hinted(h, s)))
         return s;
     if (s) {
         unlink_slab(l, s);
@@ -338,7 +345,7 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
     old = b->current; /* a trimmer may have changed it */
     if (old) {
         unlink_slab(l, old);
-        link_slab(l, old, old->n_free ? LIST_PARTIAL : LIST_FULL);
+        link_slab(l, old, has_free(old) ? LIST_PARTIAL : LIST_FULL);
     }
     b->slabs++;
     link_slab(l, s, LIST_CURRENT);
@@ -390,7 +397,8 @@ void shr__slab_left(sharena_heap *h, uint64_t unit)
     if (t && l && l == atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)) {
         while (!shr__enter(l))
             shr__lane_wait(l);
-        if (shr__slab_at(h, unit) == s && load32_relaxed(&s->list) != LIST_CURRENT && !private_blocks(s)) {
+        if (shr__slab_at(h, unit) == s && load32_relaxed(&s->list) != LIST_CURRENT &&
+            !private_blocks(s)) {
             unlink_slab(l, s);
             retired = place_slab(l, s);
         }
@@ -424,7 +432,7 @@ static struct slab *trim_list(sharena_heap *h, struct lane *l, struct slab *list
             s->next = retired;
             retired = s;
         } else {
-            link_slab(l, s, s->n_free ? LIST_PARTIAL : LIST_FULL);
+            link_slab(l, s, has_free(s) ? LIST_PARTIAL : LIST_FULL);
         }
     }
     return retired;
@@ -442,7 +450,7 @@ void shr__lanes_trim(sharena_heap *h)
             struct slab *current = b->current;
             if (current) {
                 unlink_slab(l, current);
-                link_slab(l, current, current->n_free ? LIST_PARTIAL : LIST_FULL);
+                link_slab(l, current, has_free(current) ? LIST_PARTIAL : LIST_FULL);
             }
             retired = trim_list(h, l, b->partial, retired);
             retired = trim_list(h, l, b->full, retired);
