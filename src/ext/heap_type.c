@@ -19,20 +19,17 @@ int ext_closed(ext_state *st, ext_heap *heap)
     return -1;
 }
 
-#ifdef Py_GIL_DISABLED
-#define BEGIN(heap) Py_BEGIN_CRITICAL_SECTION(heap)
-#define END() Py_END_CRITICAL_SECTION()
-#else
-#define BEGIN(heap) {
-#define END() }
+#if PY_VERSION_HEX < 0x030D0000
+#define Py_BEGIN_CRITICAL_SECTION(object) {
+#define Py_END_CRITICAL_SECTION() }
 #endif
 
 ext_arena *ext_heap_arena(ext_state *st, ext_heap *heap)
 {
     ext_arena *arena;
-    BEGIN(heap)
+    Py_BEGIN_CRITICAL_SECTION(heap);
     arena = heap->arena == NULL ? NULL : ext_arena_ref(heap->arena);
-    END()
+    Py_END_CRITICAL_SECTION();
     if (arena == NULL)
         (void)ext_closed(st, heap);
     return arena;
@@ -42,10 +39,10 @@ ext_arena *ext_heap_arena(ext_state *st, ext_heap *heap)
 static ext_arena *take_arena(ext_heap *heap)
 {
     ext_arena *arena;
-    BEGIN(heap)
+    Py_BEGIN_CRITICAL_SECTION(heap);
     arena = heap->arena;
     heap->arena = NULL;
-    END()
+    Py_END_CRITICAL_SECTION();
     return arena;
 }
 

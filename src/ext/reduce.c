@@ -19,10 +19,11 @@ static void count(uint64_t *arrays, uint64_t *bytes, PyArrayObject *array)
     EXT_COUNT_ADD(bytes, (uint64_t)PyArray_NBYTES(array));
 }
 
-static PyObject *send_value(ext_state *st, PyArrayObject *array, PyObject *fallback)
+static PyObject *send_value(ext_state *st, PyArrayObject *array, int asked, PyObject *fallback)
 {
     npy_intp bytes = PyArray_NBYTES(array);
-    if (st->warn_bytes > 0 && bytes >= st->warn_bytes && ext_warn_by_value(st, array) < 0)
+    if (!asked && st->warn_bytes > 0 && bytes >= st->warn_bytes &&
+        ext_warn_by_value(st, array) < 0)
         return NULL;
     count(&st->sent.value_arrays, &st->sent.value_bytes, array);
     if (fallback != NULL && fallback != Py_None)
@@ -69,13 +70,13 @@ PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t n
         return NULL;
     }
     PyArrayObject *array = (PyArrayObject *)v[0];
-    int status = by_value_now(st);
-    if (status < 0)
+    int by_value = by_value_now(st);
+    if (by_value < 0)
         return NULL;
-    status = status ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
-    if (status < 0)
+    int made = by_value ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
+    if (made < 0)
         return NULL;
-    return status == 0 ? send_value(st, array, v[1]) : send_handle(st, array, bytes, dtype);
+    return made ? send_handle(st, array, bytes, dtype) : send_value(st, array, by_value, v[1]);
 }
 
 PyObject *ext_sent_counts(PyObject *module, PyObject *unused)
