@@ -1,0 +1,33 @@
+"""Which picklers send handles, and who else is asked."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+import sharena
+
+
+def test_an_earlier_reducer_is_asked_about_the_rest(run_program):
+    run_program("chained.py")
+
+
+@pytest.mark.parametrize("order", ["loky,sharena", "sharena,loky"])
+def test_loky(run_program, order):
+    pytest.importorskip("loky")
+    run_program("loky_pool.py", order)
+
+
+def test_plain_pickle_copy_and_save_stay_by_value():
+    a = sharena.ones(10)
+    file = io.BytesIO()
+    np.save(file, a)
+    file.seek(0)
+    others = [pickle.loads(pickle.dumps(a)), copy.copy(a), copy.deepcopy(a), np.load(file)]
+    for other in others:
+        assert not sharena.is_shared(other)
+        assert (other == 1).all()
+    a[...] = 2
+    assert all((other == 1).all() for other in others)
