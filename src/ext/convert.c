@@ -129,8 +129,10 @@ static PyArrayObject *plain_view(PyArrayObject *source, int ndmin)
         strides[i] = nd > 0 ? PyArray_STRIDE(source, 0) * PyArray_DIM(source, 0)
                             : PyArray_ITEMSIZE(source);
     }
-    memcpy(dims + missing, PyArray_DIMS(source), (size_t)nd * sizeof *dims);
-    memcpy(strides + missing, PyArray_STRIDES(source), (size_t)nd * sizeof *strides);
+    for (int i = 0; i < nd; i++) {
+        dims[missing + i] = PyArray_DIM(source, i);
+        strides[missing + i] = PyArray_STRIDE(source, i);
+    }
     PyArray_Descr *descr = PyArray_DESCR(source);
     Py_INCREF(descr);
     PyObject *view = PyArray_NewFromDescr(&PyArray_Type, descr, nd + missing, dims, strides,

@@ -31,6 +31,8 @@ void ext_writer_init(ext_writer *w)
 
 int ext_write(ext_writer *w, const void *data, size_t size)
 {
+    if (size == 0) /* then data may be NULL: the dimensions of a scalar */
+        return 0;
     if (size > w->room - w->used) {
         size_t room = 2 * (w->used + size);
         uint8_t *bytes = PyMem_Malloc(room);
@@ -169,9 +171,22 @@ static int write_struct(ext_writer *w, PyArray_Descr *descr, int strict, int dep
     return 1;
 }
 
-static int is_record(PyTypeObject *type)
+static PyObject *numpy_record(void)
 {
-    return strcmp(type->tp_name, "numpy.record") == 0 || strcmp(type->tp_name, "record") == 0;
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *record = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "record");
+    Py_XDECREF(numpy);
+    return record;
+}
+
+static int is_record(const PyTypeObject *type)
+{
+    PyObject *record = numpy_record();
+    int same = record == (const PyObject *)type;
+    if (record == NULL)
+        PyErr_Clear();
+    Py_XDECREF(record);
+    return same;
 }
 
 static int write_code(ext_writer *w, PyArray_Descr *descr, int strict, int depth)
@@ -311,15 +326,13 @@ static int read_fields(ext_reader *r, unsigned count, PyObject *const lists[4], 
 
 static PyArray_Descr *as_record(PyArray_Descr *descr)
 {
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *record = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "record");
+    PyObject *record = numpy_record();
     PyObject *pair = record == NULL ? NULL : PyTuple_Pack(2, record, (PyObject *)descr);
     PyArray_Descr *result = NULL;
     if (pair != NULL && !PyArray_DescrConverter(pair, &result))
         result = NULL;
     Py_XDECREF(pair);
     Py_XDECREF(record);
-    Py_XDECREF(numpy);
     Py_DECREF(descr);
     return result;
 }
