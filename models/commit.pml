@@ -14,7 +14,7 @@
  */
 #define FREE 9
 bool C; bool D; byte page; byte own = FREE;
-bool dead[2]; bool zero[3];
+bool dead[2]; bool zero[3]; byte who[6];
 
 #define CHK assert(!C || page); assert(D || !page)
 #define SET(x) atomic { x; CHK }
@@ -28,7 +28,7 @@ inline punch(p) {
     SET(C = 0); SET(page = 0); SET(D = 0)
 #endif
 }
-proctype holder(byte p) provided (!dead[p]) {
+proctype holder(byte p) provided (!dead[who[_pid]]) {
     byte n;
     do
     :: n < 3 ->
@@ -79,4 +79,4 @@ proctype reaper() {
     if :: D -> punch(2) :: else fi;                                 /* decay */
     assert(page == 0)
 }
-init { atomic { run holder(0); run holder(1); run killer(); run reaper() } }
+init { atomic { byte i; i = run holder(0); who[i] = 0; i = run holder(1); who[i] = 1; run killer(); run reaper() } }

@@ -51,7 +51,7 @@ byte hs[NH+1]; byte hg[NH+1]; byte he[NH+1]; byte hq[NH+1]; byte hi[NH+1]; byte 
 #ifdef REACH
 byte reach = 1;       /* entries a look reads: raised, never lowered */
 #endif
-bool bel[6]; bool dead[6]; bool swept[6]; bool run_[6]; bool blk; byte nk;
+bool bel[6]; bool dead[6]; bool swept[6]; bool run_[6]; bool blk; byte nk; byte who[9];
 
 #if NH==1
 #define NOSENT (hs[1]!=2)
@@ -103,7 +103,7 @@ bool bel[6]; bool dead[6]; bool swept[6]; bool run_[6]; bool blk; byte nk;
 #endif
 #define REAPABLE(x) (dead[x] && !swept[x] && x!=p)
 
-proctype proc(byte p; byte na; byte nx; byte nl; byte ne; byte nr; byte no) provided (!blk || dead[p]) {
+proctype proc(byte p; byte na; byte nx; byte nl; byte ne; byte nr; byte no) provided (!blk || dead[who[_pid]]) {
     byte cnt; byte t; byte e; byte s; byte u; byte c; byte q; byte ret; bool f;
     {
     skip;
@@ -328,22 +328,24 @@ proctype killer() provided (!blk) {
     do :: atomic { nk < MAXK && (run_[0] || run_[1] || run_[2] || run_[3] || run_[4]) ->
          if :: SLAY(0) :: SLAY(1) :: SLAY(2) :: SLAY(3) :: SLAY(4) fi } od }
 
+#define START(p, ...) run_[p] = 1; i = run proc(p, __VA_ARGS__); who[i] = p
 init { atomic {
+    byte i;
 #ifdef P0
-    run_[0] = 1; run proc(0, P0);
+    START(0, P0);
 #endif
 #ifdef P1
-    run_[1] = 1; run proc(1, P1);
+    START(1, P1);
 #endif
 #ifdef P2
-    run_[2] = 1; run proc(2, P2);
+    START(2, P2);
 #endif
 #ifdef P3
-    run_[3] = 1; run proc(3, P3);
+    START(3, P3);
 #endif
 #ifdef P4
-    run_[4] = 1; run proc(4, P4);
+    START(4, P4);
 #endif
-    run proc(F, 0, 0, 0, 0, 9, 0);
+    i = run proc(F, 0, 0, 0, 0, 9, 0); who[i] = F; i = 0;
     run killer()
     } }
