@@ -186,12 +186,36 @@ static int will_do(ext_state *st, const wanted *w, PyArrayObject *source, PyArra
     return is_in(st, source, w->heap);
 }
 
+/* The same bytes in the same order: no need for NumPy's casting machinery, which costs more
+ * than a small array. */
+static int same_layout(PyArrayObject *a, PyArrayObject *b)
+{
+    return PyArray_DESCR(a) == PyArray_DESCR(b) &&
+           ((PyArray_IS_C_CONTIGUOUS(a) && PyArray_IS_C_CONTIGUOUS(b)) ||
+            (PyArray_IS_F_CONTIGUOUS(a) && PyArray_IS_F_CONTIGUOUS(b)));
+}
+
+static int copy_into(PyArrayObject *array, PyArrayObject *source)
+{
+    if (!same_layout(array, source))
+        return PyArray_CopyInto(array, source);
+    size_t bytes = (size_t)PyArray_NBYTES(array);
+    if (bytes < EXT_BLOCKING_BYTES) {
+        memcpy(PyArray_DATA(array), PyArray_DATA(source), bytes);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(PyArray_DATA(array), PyArray_DATA(source), bytes);
+        Py_END_ALLOW_THREADS
+    }
+    return 0;
+}
+
 /* Consumes arena and descr. */
 static PyArrayObject *copied(ext_state *st, ext_arena *arena, PyArrayObject *source,
                              PyArray_Descr *descr, NPY_ORDER order)
 {
     PyArrayObject *array = ext_array_like(st, arena, descr, source, order, 0);
-    if (array != NULL && PyArray_CopyInto(array, source) < 0)
+    if (array != NULL && copy_into(array, source) < 0)
         Py_CLEAR(array);
     return array;
 }
