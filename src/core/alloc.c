@@ -231,13 +231,25 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
 {
     struct lane *l = own_lane(h);
     struct slab *s;
+    uint32_t class;
+    void *p;
 
     if (SHR_UNLIKELY(size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
                      flags > SHARENA_ZERO || !l || !shr__enter(l)))
         return allocate_slow(h, size, align, flags, out);
-    s = l->bins[shr__class_of[(size + 15) >> 4]].current;
+    class = shr__class_of[(size + 15) >> 4];
+    p = l->magazines[class].top[-1];
+    if (SHR_LIKELY(p != NULL)) {
+        l->magazines[class].top--;
+        shr__exit(l);
+        if (flags)
+            memset(p, 0, size);
+        *out = p;
+        return 0;
+    }
+    s = l->bins[class].current;
     if (SHR_LIKELY(s && load32_relaxed(&s->n_free))) {
-        void *p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
+        p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
         shr__exit(l);
         if (flags)
             memset(p, 0, size);
@@ -275,6 +287,7 @@ int sharena_release(sharena_heap *h, const void *block)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     struct lane *l = own_lane(h);
+    struct magazine *m;
     struct slab *s;
 
     if (SHR_UNLIKELY(offset >= h->data_bytes))
@@ -285,9 +298,21 @@ int sharena_release(sharena_heap *h, const void *block)
     if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l)) {
         uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
         uint32_t i = (uint32_t)(within * s->reciprocal >> 40), n;
-        struct desc_shm *d = &s->descs[i];
-        if (SHR_LIKELY(i < s->capacity && (uint64_t)i * s->size == within &&
-                       load64_relaxed(&d->mask) == h->mine &&
+        struct desc_shm *d;
+        if (SHR_UNLIKELY(i >= s->capacity || (uint64_t)i * s->size != within)) {
+            shr__exit(l);
+            return not_held(h, block);
+        }
+        m = s->magazine;
+        /* nothing in the slab is marked, and this is no second release in a row */
+        if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end && m->top[-1] != block)) {
+            SHR_ASSERT(load64_relaxed(&s->descs[i].mask) & h->mine);
+            *m->top++ = (void *)(uintptr_t)block;
+            shr__exit(l);
+            return 0;
+        }
+        d = &s->descs[i];
+        if (SHR_LIKELY(load64_relaxed(&d->mask) == h->mine && m->top[-1] != block &&
                        !(load64_relaxed(&d->gen) >> 62))) {
             store64_relaxed(&d->mask, 0);
             n = load32_relaxed(&s->n_free);
@@ -298,6 +323,10 @@ int sharena_release(sharena_heap *h, const void *block)
             else
                 keep_house(h, l, s);
             return 0;
+        }
+        if (m->top[-1] == block) {
+            shr__exit(l);
+            return not_held(h, block);
         }
     }
     shr__exit(l);
@@ -428,6 +457,9 @@ int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
 
     if (code || old.start != block || shr__decode(h, offset, &b) != 0)
         return code ? code : not_held(h, block);
+    size += size == 0;
+    if (size > h->data_bytes)
+        return no_stretch(h, size);
     units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
     have = old.size_bytes >> SHR_UNIT_SHIFT;
     if (b.class ? size <= old.size_bytes && size * 2 > old.size_bytes

@@ -24,6 +24,7 @@ static void lock_heap(sharena_heap *h)
         pthread_mutex_lock(&h->shards[i].lock);
     pthread_mutex_lock(&h->leaf);
     shr__lanes_stop(h);
+    h->embryo_retired = shr__lanes_flush_stopped(h);
 }
 
 static void unlock_heap(sharena_heap *h)
@@ -184,6 +185,7 @@ static void parent(void)
         }
         shr__lanes_go(h);
         unlock_heap(h);
+        shr__slab_retire(h, h->embryo_retired);
     }
     pthread_mutex_unlock(&shr__heaps_lock);
 }

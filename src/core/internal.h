@@ -47,21 +47,31 @@ extern _Thread_local struct shr_thread *shr__thread
 /* ---- slabs and lanes (private) ------------------------------------------------------ */
 
 struct slab { /* never unmapped while the heap is attached: a stale pointer may be read */
-    struct desc_shm *descs;
+    /* what a release reads: one cache line */
+    struct lane *_Atomic lane;
     uint8_t *start;
-    uint64_t reciprocal; /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
+    uint64_t reciprocal;      /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
+    struct magazine *magazine;
     uint32_t size;
     uint32_t capacity;
-    shr_a32 n_free;      /* on the stack; the lane's, read by others as a hint */
-    shr_a32 left;        /* of the rest, those that left the lane's regime: exported, stamped,
-                            released by a sibling; recounted by a rescan */
+    shr_a32 left;             /* held blocks that left the lane's regime: exported, stamped,
+                                 released by a sibling; recounted by a rescan */
+    shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
+    struct desc_shm *descs;
+    uint16_t *free;           /* stack of free indices */
+    /* the rest */
+    shr_a32 list;             /* LIST_; the lane's, read by others as a hint */
     uint32_t class;
     uint32_t unit;
-    shr_a32 list;        /* LIST_; the lane's, read by others as a hint */
-    struct lane *_Atomic lane;
+    uint32_t free_room;       /* entries that `free` can take */
     struct slab *next, *prev, *all;
-    uint16_t *free;      /* stack of free indices */
-    uint32_t free_room;  /* entries that `free` can take */
+};
+
+/* Blocks at hand: private ones that were released, and which this process simply goes on
+ * holding.  Nobody else can tell: no handle was ever made of this life. */
+struct magazine {
+    void **top; /* top[-1] is the next to go out; NULL when empty */
+    void **end; /* top == end: full */
 };
 
 enum { LIST_NONE, LIST_CURRENT, LIST_PARTIAL, LIST_FULL };
@@ -75,6 +85,7 @@ struct bin {
 };
 
 struct lane {            /* one a thread and heap */
+    struct magazine magazines[SHR_CLASSES_MAX];
     shr_a32 busy;        /* 1 inside the bracket: mask, gen and lists may be in motion */
     shr_a32 stop;        /* bit 0: a forker, a trimmer or an exporter waits for busy = 0;
                             bit 1: the kernel has no membarrier, the lane fences itself */
@@ -164,6 +175,7 @@ struct sharena_heap {
     uint32_t embryo_slot;
     uint64_t embryo_k;
     void *embryo_page;
+    struct slab *embryo_retired;
     uint32_t embryo_guest;
 };
 
@@ -441,6 +453,9 @@ int shr__small(sharena_heap *h, struct lane *, uint32_t class, unsigned flags, u
 struct slab *shr__slab_housekeeping(struct lane *, struct slab *);
 void shr__slab_retire(sharena_heap *h, struct slab *); /* a chain of them */
 void shr__slab_left(sharena_heap *h, uint64_t unit); /* a block of the slab has left its lane */
+/* Empties the magazines of all lanes; the slabs to retire, when the lanes go again. */
+struct slab *shr__lanes_flush_stopped(sharena_heap *h);
+void shr__lanes_flush(sharena_heap *h);
 void shr__lanes_trim(sharena_heap *h); /* gives back every empty slab of every lane */
 void shr__lanes_forget(sharena_heap *h); /* drops the lanes; shared memory is left as it is */
 

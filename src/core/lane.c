@@ -18,25 +18,11 @@
 #define LANE_FENCES 2u
 
 static int no_membarrier;
-
-static void thread_leaves(struct shr_thread *t)
-{
-    pthread_mutex_lock(&shr__heaps_lock);
-    for (unsigned i = 0; i < SHR_HEAPS; i++) {
-        struct lane *l = atomic_load_explicit(&t->lanes[i], memory_order_relaxed);
-        if (l) {
-            pthread_mutex_lock(&l->heap->lanes_lock);
-            l->owner = NULL;
-            pthread_mutex_unlock(&l->heap->lanes_lock);
-        }
-    }
-    pthread_mutex_unlock(&shr__heaps_lock);
-}
+static void *no_blocks[1]; /* the magazine of a class that was not used yet */
 
 static void lanes_init(void)
 {
     no_membarrier = shr__sys_membarrier_register() != 0;
-    shr__thread_leaves = thread_leaves;
 }
 
 void shr__lanes_init(void)
@@ -61,6 +47,8 @@ struct lane *shr__lane(sharena_heap *h)
         ;
     if (!l && (l = calloc(1, sizeof *l)) != NULL) {
         l->heap = h;
+        for (unsigned c = 0; c < SHR_CLASSES_MAX; c++)
+            l->magazines[c].top = l->magazines[c].end = no_blocks + 1;
         store32_relaxed(&l->stop, no_membarrier ? LANE_FENCES : 0);
         l->next = h->lanes;
         h->lanes = l;

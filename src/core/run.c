@@ -88,6 +88,7 @@ static unsigned hint_bin(uint64_t units)
 {
     unsigned log;
 
+    SHR_ASSERT(units > 0);
     if (units <= 8)
         return (unsigned)units - 1;
     log = 63u - (unsigned)__builtin_clzll(units);

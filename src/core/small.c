@@ -9,6 +9,11 @@
  * slab is given back if it is empty, up to a small reserve, and abandoned if not: others can
  * empty, adopt and re-use it while this process sleeps.
  *
+ * In front of the slabs stand magazines: a block that never left its lane and is released goes
+ * there, and out again, without a look at shared memory.  Its mask stays: this process holds
+ * it, whatever its program thinks.  So a magazine may pin slabs; it is bounded (less in small
+ * heaps), emptied before a fork, a trim, a refusal, a count, and when its thread ends.
+ *
  * Lists and stacks change in the lane's bracket, or while it is stopped; what commits,
  * searches or waits comes before or after.
  */
@@ -17,6 +22,8 @@
 #include "internal.h"
 
 #define EMPTY_UNITS_MAX 256u /* 16 MiB of empty slabs a lane may keep, less in small heaps */
+#define MAGAZINE_MAX 512u    /* blocks at hand of a class, a cap that holds a usual batch ... */
+#define MAGAZINE_BYTES ((uint64_t)2 << 20) /* ... up to 4 KiB; bigger ones by bytes */
 
 /* ---- lists of a lane: inside its bracket, or while it is stopped ---------------------------- */
 
@@ -188,6 +195,77 @@ static struct slab *rescan_all(sharena_heap *h, struct lane *l, struct bin *b, i
     return retired;
 }
 
+/* ---- magazines ---------------------------------------------------------------------------------- */
+
+static uint32_t magazine_room(const sharena_heap *h, uint32_t class)
+{
+    uint64_t room = MAGAZINE_BYTES / shr__classes[class].size, most = h->limit_units / 64;
+
+    room = room < MAGAZINE_MAX ? room : MAGAZINE_MAX;
+    room = room < most ? room : most;
+    return room > 8 ? (uint32_t)room : 8;
+}
+
+/* NULL: no memory, or there is one. */
+static void **magazine_new(const sharena_heap *h, const struct lane *l, uint32_t class)
+{
+    if (l->magazines[class].top != l->magazines[class].end || l->magazines[class].top[-1])
+        return NULL;
+    return calloc(magazine_room(h, class) + 1, sizeof(void *));
+}
+
+/* Really frees a block at hand; returns its slab if that is to be retired now. */
+static struct slab *unload(sharena_heap *h, struct lane *l, void *block)
+{
+    uint64_t offset = (uint64_t)((uint8_t *)block - h->data);
+    struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+    struct block b;
+    uint32_t n;
+
+    if (shr__decode(h, offset, &b) != 0)
+        return NULL;
+    if (!s || atomic_load_explicit(&s->lane, memory_order_relaxed) != l ||
+        load64_relaxed(b.mask) != h->mine || load64_relaxed(b.gen) >> 62) {
+        /* a stale acquirer is passing through, or the slab was abandoned on a miscount:
+         * whoever owns it finds the block at the next rescan */
+        if (s && !shr__marks(&b))
+            shr__leave(h, &b);
+        (void)and64_release(b.mask, ~h->mine);
+        (void)or32_release(&b.unit->hint, 1);
+        return NULL;
+    }
+    store64_relaxed(b.mask, 0);
+    n = load32_relaxed(&s->n_free);
+    s->free[n] = (uint16_t)b.index;
+    store32_relaxed(&s->n_free, n + 1);
+    return load32_relaxed(&s->list) == LIST_CURRENT ? NULL : shr__slab_housekeeping(l, s);
+}
+
+/* In the bracket, or while the lane is stopped. */
+static struct slab *flush(sharena_heap *h, struct lane *l, struct slab *retired)
+{
+    for (uint32_t c = 1; c < shr__n_classes; c++) {
+        struct magazine *m = &l->magazines[c];
+        while (m->top[-1]) {
+            struct slab *s = unload(h, l, *--m->top);
+            if (s) {
+                s->next = retired;
+                retired = s;
+            }
+        }
+    }
+    return retired;
+}
+
+struct slab *shr__lanes_flush_stopped(sharena_heap *h)
+{
+    struct slab *retired = NULL;
+
+    for (struct lane *l = h->lanes; l; l = l->next)
+        retired = flush(h, l, retired);
+    return retired;
+}
+
 /* ---- private structs ----------------------------------------------------------------------------- */
 
 static struct slab *slab_struct(sharena_heap *h, uint32_t class)
@@ -201,9 +279,10 @@ static struct slab *slab_struct(sharena_heap *h, uint32_t class)
         h->slab_pool = s->next;
     pthread_mutex_unlock(&h->leaf);
     if (!s) {
-        s = calloc(1, sizeof *s);
+        s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
         if (!s)
             return NULL;
+        memset(s, 0, sizeof *s);
         pthread_mutex_lock(&h->leaf);
         s->all = h->slab_all;
         h->slab_all = s;
@@ -339,9 +418,15 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
 {
     struct bin *b = &l->bins[s->class];
     struct slab *old;
+    void **blocks = magazine_new(h, l, s->class);
 
     while (!shr__enter(l))
         shr__lane_wait(l);
+    if (blocks) {
+        l->magazines[s->class].top = blocks + 1;
+        l->magazines[s->class].end = blocks + 1 + magazine_room(h, s->class);
+    }
+    s->magazine = &l->magazines[s->class];
     old = b->current; /* a trimmer may have changed it */
     if (old) {
         unlink_slab(l, old);
@@ -383,6 +468,15 @@ int shr__small(sharena_heap *h, struct lane *l, uint32_t class, unsigned flags, 
 
 /* ---- for slabs whose lane may be asleep ---------------------------------------------------------------- */
 
+/* private_blocks() for who does not own the slab: it may just be changing hands. */
+static int looks_left(const sharena_heap *h, const struct slab *s, uint64_t unit)
+{
+    uint32_t class = load32_acquire(&h->units[unit].class);
+
+    return class && class < shr__n_classes &&
+           shr__classes[class].capacity <= load32_relaxed(&s->n_free) + load32_relaxed(&s->left);
+}
+
 /* A block of the slab at `unit` left its lane's regime.  If it was the last private one, the
  * slab is retired here and now: by its own lane, or with the lane stopped. */
 void shr__slab_left(sharena_heap *h, uint64_t unit)
@@ -391,7 +485,7 @@ void shr__slab_left(sharena_heap *h, uint64_t unit)
     struct shr_thread *t = shr__thread;
     struct lane *l;
 
-    if (!s || private_blocks(s) || load32_relaxed(&s->list) == LIST_CURRENT)
+    if (!s || load32_relaxed(&s->list) == LIST_CURRENT || !looks_left(h, s, unit))
         return;
     l = atomic_load_explicit(&s->lane, memory_order_acquire);
     if (t && l && l == atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)) {
@@ -420,6 +514,49 @@ void shr__slab_left(sharena_heap *h, uint64_t unit)
     shr__slab_retire(h, retired);
 }
 
+void shr__lanes_flush(sharena_heap *h)
+{
+    struct slab *retired;
+
+    pthread_mutex_lock(&h->lanes_lock);
+    shr__lanes_stop(h);
+    retired = shr__lanes_flush_stopped(h);
+    shr__lanes_go(h);
+    pthread_mutex_unlock(&h->lanes_lock);
+    shr__slab_retire(h, retired);
+}
+
+static void lane_leaves(struct lane *l)
+{
+    struct slab *retired;
+
+    while (!shr__enter(l))
+        shr__lane_wait(l);
+    retired = flush(l->heap, l, NULL);
+    shr__exit(l);
+    shr__slab_retire(l->heap, retired);
+    pthread_mutex_lock(&l->heap->lanes_lock);
+    l->owner = NULL;
+    pthread_mutex_unlock(&l->heap->lanes_lock);
+}
+
+/* A thread ends: its lanes wait for the next one. */
+static void thread_leaves(struct shr_thread *t)
+{
+    pthread_mutex_lock(&shr__heaps_lock);
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        struct lane *l = atomic_load_explicit(&t->lanes[i], memory_order_relaxed);
+        if (l)
+            lane_leaves(l);
+    }
+    pthread_mutex_unlock(&shr__heaps_lock);
+}
+
+__attribute__((constructor)) static void watch_threads(void)
+{
+    shr__thread_leaves = thread_leaves;
+}
+
 static struct slab *trim_list(sharena_heap *h, struct lane *l, struct slab *list,
                               struct slab *retired)
 {
@@ -444,6 +581,7 @@ void shr__lanes_trim(sharena_heap *h)
 
     pthread_mutex_lock(&h->lanes_lock);
     shr__lanes_stop(h);
+    retired = shr__lanes_flush_stopped(h);
     for (struct lane *l = h->lanes; l; l = l->next)
         for (uint32_t c = 1; c < shr__n_classes; c++) {
             struct bin *b = &l->bins[c];
@@ -473,6 +611,13 @@ void shr__lanes_forget(sharena_heap *h)
     h->slab_all = h->slab_pool = NULL;
     for (struct lane *l = h->lanes, *next; l; l = next) {
         next = l->next;
+        for (unsigned c = 0; c < SHR_CLASSES_MAX; c++) {
+            struct magazine *m = &l->magazines[c];
+            while (m->top[-1])
+                m->top--;
+            if (m->top != m->end) /* else it was never given one */
+                free(m->top - 1);
+        }
         free(l);
     }
     h->lanes = NULL;

@@ -84,6 +84,7 @@ static void walk(struct tally *t)
     uint64_t used = load64_acquire(&h->control->used_units);
 
     used = used < h->n_units ? used : h->n_units;
+    shr__lanes_flush(h); /* what lies at hand is not in use */
     for (uint64_t u = 0, end; u < used && !t->stop; u = end) {
         uint64_t m = load64_acquire(&h->units[u].mask);
         uint32_t class = load32_acquire(&h->units[u].class);

@@ -14,13 +14,22 @@ static uint64_t round_up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
+/* An extent is a sixteenth of the heap, or less.  Rounding the heap up to whole extents never
+ * changes the choice: a count just below 16 extents is rounded to 16 of the smaller ones. */
+static uint64_t extent_for(uint64_t units)
+{
+    uint64_t extent = SHR_EXTENT_UNITS_MIN;
+
+    while (extent < SHR_EXTENT_UNITS_MAX && extent * 2 * 16 <= round_up(units, extent))
+        extent *= 2;
+    return extent;
+}
+
 /* Everything follows from the number of units. */
 static void lay_out(struct super_shm *s, uint64_t units)
 {
-    uint64_t extent = SHR_EXTENT_UNITS_MAX, at = SHR_AT_UNITS_PART;
+    uint64_t extent = extent_for(units), at = SHR_AT_UNITS_PART;
 
-    while (extent > SHR_EXTENT_UNITS_MIN && extent * 16 > units)
-        extent /= 2;
     s->extent_units = (uint32_t)extent;
     s->units = round_up(units, extent);
     s->heads = at;
@@ -62,9 +71,11 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
         /* descriptors take as much address space again */
         reserve = reserve < most / 5 * 2 ? reserve : most / 5 * 2;
     }
-    if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX || s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
+    if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX ||
+        s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
         return shr__fail(SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
-                         (unsigned long long)(SHR_UNITS_MAX << SHR_UNIT_SHIFT));
+                         (unsigned long long)((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX)
+                                              << SHR_UNIT_SHIFT));
     lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
                                    : round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
     s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
