@@ -91,7 +91,7 @@ typedef struct sharena_handle {
 typedef struct sharena_block {
     void *start;
     size_t size_bytes; /* usable */
-    uint64_t number;   /* which life of the block: changes when it is freed and used again */
+    uint64_t number;   /* which life of the block: no handle ever names two */
 } sharena_block;
 
 #define SHARENA_CLASSES 64 /* room for size classes in sharena_stats */
@@ -139,6 +139,8 @@ typedef struct sharena_ticket {
  * heap that is gone with its last user. */
 SHARENA_API int sharena_create(const char *name, const sharena_options *, sharena_heap **out);
 SHARENA_API int sharena_attach(const char *name, sharena_heap **out);
+/* The same for a heap of another user, whom the caller trusts with the arrays it reads. */
+SHARENA_API int sharena_attach_owned(const char *name, uid_t owner, sharena_heap **out);
 /* Attaches to the heap open at descriptor fd of process pid (this user's). */
 SHARENA_API int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16],
                                        sharena_heap **out);
@@ -167,6 +169,8 @@ SHARENA_API void sharena_set_interrupt(int (*callback)(void *), void *argument);
 SHARENA_API int sharena_allocate(sharena_heap *, size_t size, size_t align, unsigned flags,
                                  void **out);
 SHARENA_API int sharena_retain(sharena_heap *, const void *block);
+/* Of a block that this process does not hold: SHARENA_ENOTHELD where it is noticed.  As with
+ * free(), not every second release of a small block is. */
 SHARENA_API int sharena_release(sharena_heap *, const void *block);
 /* In place if nobody else can know the block, else a copy; the old address is then released.
  * Never moves on failure. */

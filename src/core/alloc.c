@@ -304,7 +304,7 @@ int sharena_release(sharena_heap *h, const void *block)
             return not_held(h, block);
         }
         m = s->magazine;
-        /* nothing in the slab is marked, and this is no second release in a row */
+        /* nothing in the slab carries a mark, and this is no second release in a row */
         if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end && m->top[-1] != block)) {
             SHR_ASSERT(load64_relaxed(&s->descs[i].mask) & h->mine);
             *m->top++ = (void *)(uintptr_t)block;
@@ -312,10 +312,10 @@ int sharena_release(sharena_heap *h, const void *block)
             return 0;
         }
         d = &s->descs[i];
+        n = load32_relaxed(&s->n_free);
         if (SHR_LIKELY(load64_relaxed(&d->mask) == h->mine && m->top[-1] != block &&
-                       !(load64_relaxed(&d->gen) >> 62))) {
+                       !(load64_relaxed(&d->gen) >> 62) && n < s->capacity)) {
             store64_relaxed(&d->mask, 0);
-            n = load32_relaxed(&s->n_free);
             s->free[n] = (uint16_t)i;
             store32_relaxed(&s->n_free, n + 1);
             if (SHR_LIKELY(load32_relaxed(&s->list) == LIST_CURRENT))
@@ -404,10 +404,12 @@ static int shrink_run(sharena_heap *h, struct block *b, uint64_t units)
     return e != NULL;
 }
 
-/* Takes the `more` units behind the run, outside of any lock; 1: held and committed. */
+/* Takes the `more` units behind the run, outside of any lock: 1 when they are held and
+ * committed, 0 when they can't be had, or an error. */
 static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
 {
     uint64_t end, used = load64_acquire(&h->control->used_units);
+    int code;
 
     if (next >= used || load64_relaxed(&h->units[next].mask) || !shr__take(h, next))
         return 0;
@@ -419,10 +421,11 @@ static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
     if (end > next + more)
         shr__run_split(h, next + more);
     shr__reuse(h, next, more);
-    if (shr__commit(h, next, more, 0) == 0)
+    code = shr__commit(h, next, more, 0);
+    if (code == 0)
         return 1;
     shr__run_undo(h, next, more);
-    return 0;
+    return is_shortage(code) ? 0 : code;
 }
 
 static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t units)
@@ -430,9 +433,10 @@ static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t un
     uint64_t next = b->head + have;
     struct holding *e;
     struct shard *d;
+    int code = units > h->n_units - b->head ? 0 : take_neighbour(h, next, units - have);
 
-    if (units > h->n_units - b->head || !take_neighbour(h, next, units - have))
-        return 0;
+    if (code <= 0)
+        return code;
     d = shr__lock(h, b->head);
     e = exclusive(h, d, b);
     if (e && e->units == have) {
@@ -447,9 +451,22 @@ static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t un
     return e != NULL;
 }
 
+/* 1: the block has the new size where it is; 0: it must move; or an error. */
+static int resize_in_place(sharena_heap *h, struct block *b, uint64_t old_bytes, size_t size)
+{
+    uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
+    uint64_t have = old_bytes >> SHR_UNIT_SHIFT;
+
+    if (b->class)
+        return size <= old_bytes && size * 2 > old_bytes;
+    if (size <= SHR_SMALL_MAX || units == have)
+        return size > SHR_SMALL_MAX;
+    return units < have ? shrink_run(h, b, units) : grow_run(h, b, have, units);
+}
+
 int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
 {
-    uint64_t offset = (uint64_t)((uint8_t *)block - h->data), units, have;
+    uint64_t offset = (uint64_t)((uint8_t *)block - h->data);
     sharena_block old;
     struct block b;
     void *fresh;
@@ -460,15 +477,11 @@ int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
     size += size == 0;
     if (size > h->data_bytes)
         return no_stretch(h, size);
-    units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
-    have = old.size_bytes >> SHR_UNIT_SHIFT;
-    if (b.class ? size <= old.size_bytes && size * 2 > old.size_bytes
-                : size > SHR_SMALL_MAX && units <= h->n_units &&
-                      (units == have || (units < have ? shrink_run(h, &b, units)
-                                                      : grow_run(h, &b, have, units)))) {
+    code = resize_in_place(h, &b, old.size_bytes, size);
+    if (code > 0)
         *out = block;
-        return 0;
-    }
+    if (code)
+        return code > 0 ? 0 : code;
     code = sharena_allocate(h, size, 0, 0, &fresh);
     if (code)
         return code;

@@ -43,24 +43,30 @@ uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on)
     return changed;
 }
 
-static uint64_t committed_bytes(const sharena_heap *h)
+/* Counts `units` of data or `meta` bytes against the limit before they are committed. */
+static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 {
-    return (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT) +
-           load64_relaxed(&h->control->committed_meta);
+    uint64_t bytes = (units << SHR_UNIT_SHIFT) + meta, limit = h->limit_units << SHR_UNIT_SHIFT;
+    uint64_t data = add64_relaxed(&h->control->committed_units, units) << SHR_UNIT_SHIFT;
+    uint64_t used = data + load64_relaxed(&h->control->committed_meta);
+    char name[96];
+
+    if (used <= limit && bytes <= limit - used)
+        return 0;
+    shr__subtract(&h->control->committed_units, units);
+    return shr__fail(SHARENA_EFULL,
+                     "%s is full: %llu bytes asked for, %llu of its limit of %llu bytes are "
+                     "committed; drop arrays, or create the heap with a larger limit",
+                     shr__label(h, name), (unsigned long long)bytes, (unsigned long long)used,
+                     (unsigned long long)limit);
 }
 
-/* May `bytes` more be committed?  The limit first, then what the kernel would kill for. */
+/* Would the kernel kill for `bytes` more, of a request that still needs `whole`? */
 static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 {
-    uint64_t room, limit = h->limit_units << SHR_UNIT_SHIFT, used = committed_bytes(h);
+    uint64_t room;
     char where[160], name[96];
 
-    if (used + bytes > limit)
-        return shr__fail(SHARENA_EFULL,
-                         "%s is full: %llu bytes asked for, %llu of its limit of %llu bytes are "
-                         "committed; drop arrays, or create the heap with a larger limit",
-                         shr__label(h, name), (unsigned long long)whole, (unsigned long long)used,
-                         (unsigned long long)limit);
     if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
         return 0;
     store64_relaxed(&h->unchecked_bytes, 0);
@@ -96,37 +102,50 @@ static int commit_pages(sharena_heap *h, uint64_t unit, uint64_t units)
     return code;
 }
 
+/* One stretch of units with the same bits; counted already. */
+static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t whole)
+{
+    int code = room_for(h, (to - unit) << SHR_UNIT_SHIFT, whole);
+
+    if (code)
+        return code;
+    (void)shr__set_bits(h->dirty, unit, to, 1);
+    shr_compiler_barrier();
+    code = commit_pages(h, unit, to - unit);
+    if (code)
+        return refused(h, code, (to - unit) << SHR_UNIT_SHIFT);
+    shr_compiler_barrier();
+    (void)shr__set_bits(h->commit, unit, to, 1);
+    return 0;
+}
+
 /* Commits units of a run that the caller holds exclusively and nobody else knows; `zero`
  * makes all of it read as zeros.  On failure what was committed stays so. */
 int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
 {
-    uint64_t end = unit + units;
-    int code;
+    uint64_t end = unit + units, missing = units - shr__bits_in(h->commit, unit, end);
+    int code = missing ? within_limit(h, missing, 0) : 0;
 
-    for (uint64_t u = unit, to; u < end; u = to) {
+    if (code)
+        return code;
+    for (uint64_t u = unit, to; code == 0 && u < end; u = to) {
         int c = bit_of(h->commit, u), d = bit_of(h->dirty, u);
         for (to = u + 1; to < end && to - u < STEP_UNITS && bit_of(h->commit, to) == c &&
                          bit_of(h->dirty, to) == d;
              to++)
             ;
         if (!c) {
-            code = room_for(h, (to - u) << SHR_UNIT_SHIFT, (end - u) << SHR_UNIT_SHIFT);
-            if (code)
-                return code;
-            (void)shr__set_bits(h->dirty, u, to, 1);
-            shr_compiler_barrier();
-            code = commit_pages(h, u, to - u);
-            if (code)
-                return refused(h, code, (to - u) << SHR_UNIT_SHIFT);
-            shr_compiler_barrier();
-            (void)add64_relaxed(&h->control->committed_units, shr__set_bits(h->commit, u, to, 1));
+            code = commit_step(h, u, to, missing << SHR_UNIT_SHIFT);
+            missing -= code == 0 ? to - u : 0;
         }
-        if (zero && d)
+        if (code == 0 && zero && d)
             memset(h->data + (u << SHR_UNIT_SHIFT), 0, (to - u) << SHR_UNIT_SHIFT);
-        if (units > STEP_UNITS && shr__interrupt && shr__interrupt(shr__interrupt_argument))
-            return shr__fail(SHARENA_EINTERRUPTED, "interrupted");
+        if (code == 0 && units > STEP_UNITS && shr__interrupt &&
+            shr__interrupt(shr__interrupt_argument))
+            code = shr__fail(SHARENA_EINTERRUPTED, "interrupted");
     }
-    return 0;
+    shr__subtract(&h->control->committed_units, missing); /* what failed */
+    return code;
 }
 
 /* Metadata: never given back, and not held by anyone, so several may commit the same pages.
@@ -138,7 +157,9 @@ int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes)
 
     if (fd < 0)
         return shr__fail(SHARENA_ESYSTEM, "the heap's descriptor was closed and can't be had again");
-    code = room_for(h, to - from, to - from);
+    code = within_limit(h, 0, to - from);
+    if (code == 0)
+        code = room_for(h, to - from, to - from);
     if (code == 0) {
         code = shr__sys_commit(fd, from, to - from);
         if (code)

@@ -92,14 +92,15 @@ int shr__head(const sharena_heap *h, uint64_t unit)
     return (int)(heads_word(h, unit >> 6) >> (unit & 63) & 1);
 }
 
-/* The first head behind `unit`; used_units if there is none. */
+/* The first head behind `unit`; used_units if there is none.  Always behind `unit`, whatever a
+ * damaged heap says. */
 uint64_t shr__next_head(const sharena_heap *h, uint64_t unit)
 {
     uint64_t used = load64_acquire(&h->control->used_units), at = unit + 1, bits;
 
     used = used < h->n_units ? used : h->n_units;
     if (at >= used)
-        return used;
+        return at;
     bits = heads_word(h, at >> 6) >> (at & 63);
     if (bits)
         return at + (uint64_t)__builtin_ctzll(bits);
@@ -135,10 +136,12 @@ static int decode_small(sharena_heap *h, uint64_t unit, uint32_t word, uint64_t 
     const struct shr_class *c = &shr__classes[class < SHR_CLASSES_MAX ? class : 0];
     uint64_t within;
 
-    if (class >= shr__n_classes || inner >= c->units || inner > unit)
+    if (class == 0 || class >= shr__n_classes || inner >= c->units || inner > unit)
         return SHARENA_ECORRUPT;
     b->head = (uint32_t)(unit - inner);
     b->unit = &h->units[b->head];
+    if (b->head + c->units > h->n_units || load32_acquire(&b->unit->pages) < c->pages)
+        return SHARENA_ECORRUPT;
     if (inner && load32_acquire(&b->unit->class) != class)
         return SHARENA_ESTALE; /* the slab is being cut or given back */
     within = offset - ((uint64_t)b->head << SHR_UNIT_SHIFT);
@@ -238,8 +241,8 @@ void shr__leave(sharena_heap *h, const struct block *b)
 {
     struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
 
-    if (s)
-        (void)add32_relaxed(&s->left, 1);
+    if (s) /* after the mark, so that a rescan that swallows this raise sees the mark */
+        (void)add32_release(&s->left, 1);
 }
 
 /* ---- holdings ------------------------------------------------------------------------- */
@@ -425,8 +428,8 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
     } else if (!b->class || !(load64_relaxed(b->mask) & h->mine)) {
         return SHARENA_ENOTHELD;
     }
-    if (b->class && !shr__marks(b))
-        shr__leave(h, b); /* allocated by a lane of this process, released by a sibling */
+    if (b->class && !shr__marks(b)) /* a lane's, released by a sibling */
+        shr__export_mark(h, b, SHR_MARK_SHARED);
     if (units && load64_relaxed(b->mask) == h->mine)
         counted = shr__retained_add(h, b->head, units);
     left = and64_release(b->mask, ~h->mine) & ~h->mine;

@@ -154,8 +154,8 @@ static void prepare(void)
         sharena_heap *h = shr__heap_at(i);
         if (!h)
             continue;
-        pthread_mutex_lock(&h->names_lock);
         take_embryo(h);
+        pthread_mutex_lock(&h->names_lock);
         pthread_mutex_lock(&h->reap_lock);
         lock_heap(h);
         if (!h->embryo_guest) {

@@ -14,14 +14,6 @@
 
 #include "internal.h"
 
-static int valid_name(const char *name)
-{
-    size_t n = strlen(name);
-
-    return n > 0 && n <= 64 && name[0] != '.' &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
-}
-
 static int bad_name(const char *name)
 {
     return shr__fail(SHARENA_EINVAL,
@@ -90,7 +82,7 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
     char path[128];
     int fd, code;
 
-    if (name && !valid_name(name))
+    if (name && !shr__heap_name_valid(name))
         return bad_name(name);
     code = shr__super_fill(&s, name, options);
     if (code)
@@ -104,18 +96,20 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
     h->super = s;
     pthread_mutex_lock(&shr__heaps_lock);
     code = create_in(h);
+    if (code == 0)
+        code = shr__heap_publish(h);
     if (code == 0 && name) {
         path_of(name, path);
-        if (shr__sys_publish((int)load32_relaxed(&h->fd), path, s.mode) != 0)
+        if (shr__sys_publish((int)load32_relaxed(&h->fd), path, s.mode) != 0) {
             code = errno == EEXIST
                        ? shr__fail(SHARENA_EEXIST,
                                    "a heap named '%s' exists; attach to it, or remove it with "
                                    "python -m sharena rm %s",
                                    name, name)
                        : cant_open(path);
+            atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
+        }
     }
-    if (code == 0)
-        code = shr__heap_publish(h);
     pthread_mutex_unlock(&shr__heaps_lock);
     if (code) {
         shr__heap_free(h);
@@ -137,8 +131,9 @@ static sharena_heap *attached(const uint8_t uuid[16])
     return NULL;
 }
 
-/* Joins the heap open at fd, which is closed or kept.  uuid: what it must be, or NULL. */
-static int attach_fd(int fd, const uint8_t *uuid, sharena_heap **out)
+/* Joins the heap open at fd, which is closed or kept.  uuid: what it must be, or NULL; owner:
+ * whose file it must be. */
+static int attach_fd(int fd, const uint8_t *uuid, uint32_t owner, sharena_heap **out)
 {
     uint64_t dev, ino, bytes = 0;
     struct super_shm s;
@@ -151,7 +146,7 @@ static int attach_fd(int fd, const uint8_t *uuid, sharena_heap **out)
         code = shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap (it has %llu bytes)",
                          (unsigned long long)bytes);
     else
-        code = shr__super_check(&s, bytes, uid);
+        code = shr__super_check(&s, bytes, uid, owner);
     if (code == 0 && uuid && memcmp(uuid, s.uuid, 16) != 0)
         code = shr__fail(SHARENA_ENOTFOUND, "another heap is found in its place");
     if (code) {
@@ -192,7 +187,7 @@ static int open_named(const char *name, int *fd)
     unsigned uid;
     int remote;
 
-    if (!valid_name(name))
+    if (!shr__heap_name_valid(name))
         return bad_name(name);
     path_of(name, path);
     *fd = shr__sys_open_path(path, &uid, &remote);
@@ -213,9 +208,14 @@ static int open_named(const char *name, int *fd)
 
 int sharena_attach(const char *name, sharena_heap **out)
 {
+    return sharena_attach_owned(name, (uid_t)shr__sys_uid(), out);
+}
+
+int sharena_attach_owned(const char *name, uid_t owner, sharena_heap **out)
+{
     int fd, code = open_named(name, &fd);
 
-    return code ? code : attach_fd(fd, NULL, out);
+    return code ? code : attach_fd(fd, NULL, (uint32_t)owner, out);
 }
 
 int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16], sharena_heap **out)
@@ -225,7 +225,7 @@ int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16], sharena_he
     if (own < 0)
         return shr__fail(errno == EACCES || errno == EPERM ? SHARENA_EPERM : SHARENA_ENOTFOUND,
                          "can't open the heap of process %d (%s)", (int)pid, strerror(errno));
-    return attach_fd(own, uuid, out);
+    return attach_fd(own, uuid, shr__sys_uid(), out);
 }
 
 struct wanted {
@@ -241,7 +241,7 @@ static int try_descriptor(int pid, int fd, void *argument)
 
     if (own < 0)
         return 0;
-    w->code = attach_fd(own, w->uuid, &w->heap);
+    w->code = attach_fd(own, w->uuid, shr__sys_uid(), &w->heap);
     return w->code == 0 || w->code == SHARENA_EPROCESSES;
 }
 
@@ -327,7 +327,7 @@ int sharena_unlink(const char *name, int force)
     if (code)
         return code;
     path_of(name, path);
-    code = attach_fd(fd, NULL, &h);
+    code = attach_fd(fd, NULL, shr__sys_uid(), &h);
     if (code == 0) {
         (void)sharena_process_list(h, count_others, &others);
         (void)sharena_detach(h);

@@ -54,8 +54,9 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     struct magazine *magazine;
     uint32_t size;
     uint32_t capacity;
-    shr_a32 left;             /* held blocks that left the lane's regime: exported, stamped,
-                                 released by a sibling; recounted by a rescan */
+    shr_a32 left;             /* held blocks that carry a mark, or more; never less: 0 says
+                                 that the lane may use plain stores.  Raised (release) after
+                                 the mark; recounted by a rescan */
     shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
     struct desc_shm *descs;
     uint16_t *free;           /* stack of free indices */
@@ -93,6 +94,7 @@ struct lane {            /* one a thread and heap */
     struct shr_thread *owner; /* NULL: idle, waits for the next thread */
     struct lane *next;
     uint32_t empty_units; /* of slabs in the partial lists that are wholly free */
+    uint32_t at_hand_max; /* blocks that the magazines can take */
     struct bin bins[SHR_CLASSES_MAX];
 };
 
@@ -240,7 +242,9 @@ uint64_t shr__default_limit(void);
 /* ---- super.c: the superblock ------------------------------------------------------------------ */
 
 int shr__super_fill(struct super_shm *, const char *name, const sharena_options *);
-int shr__super_check(const struct super_shm *, uint64_t file_bytes, uint32_t file_uid);
+int shr__super_check(const struct super_shm *, uint64_t file_bytes, uint32_t file_uid,
+                     uint32_t owner);
+int shr__heap_name_valid(const char *name);
 
 /* ---- process.c: slots ----------------------------------------------------------------------- */
 
@@ -260,6 +264,7 @@ static inline struct slot_shm *shr__slot(const sharena_heap *h, unsigned s)
     return (struct slot_shm *)(void *)(h->base + SHR_AT_SLOTS) + s;
 }
 int shr__fd(sharena_heap *h); /* the heap's descriptor, found again if it was closed, or -1 */
+void shr__fd_close(sharena_heap *h);
 int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state,
                    unsigned *slot, uint64_t *k, void **page);
 void shr__slot_describe(sharena_heap *h, unsigned slot);
@@ -393,6 +398,7 @@ uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on);
 /* ---- retain.c -------------------------------------------------------------------------------- */
 
 void shr__reuse(sharena_heap *h, uint64_t unit, uint64_t units); /* retained no more */
+int shr__make_room(sharena_heap *h, int code); /* 1: a shortage, and a little was punched */
 void shr__retain_check(sharena_heap *h, uint64_t unit); /* over the budget: punches, this first */
 void shr__run_undo(sharena_heap *h, uint64_t unit, uint64_t units); /* of a run just taken */
 /* Punches free runs, highest first, until `want` units are given back; returns how many. */
@@ -479,6 +485,10 @@ int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharen
                  sharena_block *out);
 void shr__describe(sharena_heap *h, const struct block *, sharena_block *out);
 int shr__usable(sharena_heap *h); /* 0, or the error of a guest */
+
+/* ---- name.c ------------------------------------------------------------------------------------ */
+
+void shr__names_repair(sharena_heap *h); /* if the changer is dead */
 
 /* ---- reap.c ------------------------------------------------------------------------------------ */
 

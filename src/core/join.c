@@ -38,8 +38,7 @@ void shr__heap_free(sharena_heap *h)
     if (h->map_start)
         shr__sys_unmap(h->map_start, h->map_start_bytes);
     shr__sys_lock_page_drop(h->lock_page);
-    if ((int)load32_relaxed(&h->fd) >= 0)
-        (void)shr__sys_close((int)load32_relaxed(&h->fd));
+    shr__fd_close(h);
     free(h);
 }
 

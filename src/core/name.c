@@ -120,6 +120,8 @@ static void end_entry(sharena_heap *h, unsigned i)
         shr__unlock(d);
         if (code == 0)
             shr__after_drop(h, &b, how);
+        if (code == SHARENA_ENOMEM)
+            return; /* stays DYING: the next change ends it */
     }
     store64_release(&e->word, next_seq(h) << 8 | NAME_FREE);
 }
@@ -189,12 +191,24 @@ static void end_change(sharena_heap *h)
     pthread_mutex_unlock(&h->names_lock);
 }
 
+/* What a changer who died began is ended by the next one; a reaper need not wait for him. */
+void shr__names_repair(sharena_heap *h)
+{
+    uint64_t changer = load64_acquire(&h->control->changer);
+
+    if (changer && changer != shr__exporter(h) && !shr__exporter_alive(h, changer, NULL) &&
+        begin_change(h) == 0)
+        end_change(h);
+}
+
 static int free_entry(sharena_heap *h)
 {
     for (unsigned i = 0; i < SHR_NAMES; i++) {
         int code = shr__chunk(h, SHR_AT_NAMES + (uint64_t)i * sizeof(struct name_shm));
         if (code)
             return code;
+        if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_DYING)
+            end_entry(h, i); /* was put off for want of memory */
         if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_FREE)
             return (int)i;
     }
@@ -272,6 +286,8 @@ int sharena_name_set(sharena_heap *h, const char *name, const void *block, const
     if (code)
         return code;
     code = set_name(h, name, offset, payload, payload_bytes);
+    if (shr__make_room(h, code))
+        code = set_name(h, name, offset, payload, payload_bytes);
     end_change(h);
     if (code == SHARENA_ENAMES)
         return shr__fail(code, "%s has %u names already; remove some", shr__label(h, label),

@@ -67,6 +67,15 @@ int shr__fd(sharena_heap *h)
     return again;
 }
 
+/* Never a descriptor that the application put in its place. */
+void shr__fd_close(sharena_heap *h)
+{
+    int fd = (int)load32_relaxed(&h->fd);
+
+    if (same_file(h, fd))
+        (void)shr__sys_close(fd);
+}
+
 /* Takes a free slot in first..last and leaves it in `state`.  SHARENA_EPROCESSES: none free. */
 int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state, unsigned *slot,
                    uint64_t *k, void **page)

@@ -98,6 +98,13 @@ uint64_t shr__punch_free(sharena_heap *h, uint64_t want)
     return freed;
 }
 
+/* For callers that need a little metadata in a heap whose limit is full of retained memory. */
+int shr__make_room(sharena_heap *h, int code)
+{
+    return (code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM) &&
+           shr__punch_free(h, STEP_UNITS) > 0;
+}
+
 /* Called in passing, on slow paths only. */
 void shr__decay(sharena_heap *h)
 {
@@ -111,17 +118,43 @@ void shr__decay(sharena_heap *h)
         (void)shr__punch_free(h, low >> 4 < STEP_UNITS * 4 ? low >> 4 : STEP_UNITS * 4);
 }
 
-/* The counters from the bits; concurrent changes make it a hint again. */
+/* What was counted replaces the hint, unless somebody changed it meanwhile. */
+static void correct(shr_a64 *counter, uint64_t before, uint64_t counted)
+{
+    (void)cas64_relaxed(counter, &before, counted);
+}
+
+static uint64_t metadata_bytes(const sharena_heap *h, uint64_t used)
+{
+    const struct super_shm *s = &h->super;
+    uint64_t bits = (uint64_t)__builtin_popcountll(load64_relaxed(&h->control->chunks[0])) +
+                    (uint64_t)__builtin_popcountll(load64_relaxed(&h->control->chunks[1]));
+    uint64_t bytes = SHR_AT_NAMES + bits * SHR_CHUNK;
+
+    bytes += 3 * ((used / 8 + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE);
+    bytes += (used / s->extent_units * sizeof(struct extent_shm) + SHR_PAGE - 1) / SHR_PAGE *
+             SHR_PAGE;
+    bytes += (used * sizeof(struct unit_shm) + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE;
+    for (uint64_t u = 0; u < used; u++)
+        bytes += (uint64_t)load32_relaxed(&h->units[u].pages) * SHR_PAGE;
+    return bytes;
+}
+
+/* The counters from the bits: before anyone is refused, and in a trim. */
 void shr__recount(sharena_heap *h)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), retained = 0;
+    uint64_t used = load64_acquire(&h->control->used_units), retained = 0, before;
 
     used = used < h->n_units ? used : h->n_units;
+    before = load64_relaxed(&h->control->retained_units);
     for (uint64_t u = 0, end; u < used; u = end) {
         end = shr__next_head(h, u);
         if (load64_relaxed(&h->units[u].mask) == 0)
             retained += shr__bits_in(h->commit, u, end);
     }
-    store64_relaxed(&h->control->retained_units, retained);
-    store64_relaxed(&h->control->committed_units, shr__bits_in(h->commit, 0, used));
+    correct(&h->control->retained_units, before, retained);
+    before = load64_relaxed(&h->control->committed_units);
+    correct(&h->control->committed_units, before, shr__bits_in(h->commit, 0, used));
+    before = load64_relaxed(&h->control->committed_meta);
+    correct(&h->control->committed_meta, before, metadata_bytes(h, used));
 }

@@ -170,7 +170,8 @@ static uint32_t adopt(sharena_heap *h, uint64_t unit)
         uncut(h, unit, units);
         return 0;
     }
-    if (class >= shr__n_classes || load32_acquire(&p->pages) < shr__classes[class].pages) {
+    if (class >= shr__n_classes || load32_acquire(&p->pages) < shr__classes[class].pages ||
+        shr__next_head(h, unit) - unit != shr__classes[class].units) {
         (void)and64_release(&p->mask, ~h->mine); /* damaged: the walker reports it */
         return 0;
     }
@@ -209,7 +210,8 @@ int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from)
 
     if (class == 0)
         return 1;
-    if (class >= shr__n_classes || from >= (n = shr__classes[class].capacity))
+    if (class >= shr__n_classes || from >= (n = shr__classes[class].capacity) ||
+        load32_acquire(&h->units[unit].pages) < shr__classes[class].pages)
         return 0;
     if (from > 0 && load64_relaxed(&descs[from - 1].mask))
         return 0;

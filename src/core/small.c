@@ -24,6 +24,8 @@
 #define EMPTY_UNITS_MAX 256u /* 16 MiB of empty slabs a lane may keep, less in small heaps */
 #define MAGAZINE_MAX 512u    /* blocks at hand of a class, a cap that holds a usual batch ... */
 #define MAGAZINE_BYTES ((uint64_t)2 << 20) /* ... up to 4 KiB; bigger ones by bytes */
+#define MAGAZINES_MAX 4096u  /* of a lane together; then the classes to come get few */
+#define MAGAZINE_MIN 16u
 
 /* ---- lists of a lane: inside its bracket, or while it is stopped ---------------------------- */
 
@@ -147,8 +149,10 @@ static void rescan(sharena_heap *h, struct slab *s)
 {
     uint32_t n = 0, left = 0;
 
-    /* one swap: every raise it overwrites is seen, and so are the masks before it */
+    /* one swap each: every raise it overwrites is seen, and so are the masks and marks before
+     * it; a raise that comes during the scan stays, and may count twice: never too low */
     (void)and32_acq_rel(&h->units[s->unit].hint, 0);
+    (void)and32_acq_rel(&s->left, 0);
     for (uint32_t i = s->capacity; i-- > 0;) {
         struct desc_shm *d = &s->descs[i];
         uint64_t m = load64_acquire(&d->mask), gen = load64_relaxed(&d->gen);
@@ -161,7 +165,7 @@ static void rescan(sharena_heap *h, struct slab *s)
         }
     }
     store32_relaxed(&s->n_free, n);
-    store32_relaxed(&s->left, left);
+    (void)add32_relaxed(&s->left, left);
 }
 
 static int rescan_if_hinted(sharena_heap *h, struct slab *s)
@@ -197,21 +201,25 @@ static struct slab *rescan_all(sharena_heap *h, struct lane *l, struct bin *b, i
 
 /* ---- magazines ---------------------------------------------------------------------------------- */
 
-static uint32_t magazine_room(const sharena_heap *h, uint32_t class)
+/* Each block at hand may pin a slab while this process sleeps: that bounds them. */
+static uint32_t magazine_room(const sharena_heap *h, const struct lane *l, uint32_t class)
 {
-    uint64_t room = MAGAZINE_BYTES / shr__classes[class].size, most = h->limit_units / 64;
+    uint64_t room = MAGAZINE_BYTES / shr__classes[class].size, most = h->limit_units / 16;
 
+    most = most < MAGAZINES_MAX ? most : MAGAZINES_MAX;
     room = room < MAGAZINE_MAX ? room : MAGAZINE_MAX;
-    room = room < most ? room : most;
-    return room > 8 ? (uint32_t)room : 8;
+    room = room < most / 8 ? room : most / 8;
+    if (l->at_hand_max + room > most || room < MAGAZINE_MIN)
+        room = MAGAZINE_MIN;
+    return (uint32_t)room;
 }
 
 /* NULL: no memory, or there is one. */
-static void **magazine_new(const sharena_heap *h, const struct lane *l, uint32_t class)
+static void **magazine_new(const struct lane *l, uint32_t class, uint32_t room)
 {
     if (l->magazines[class].top != l->magazines[class].end || l->magazines[class].top[-1])
         return NULL;
-    return calloc(magazine_room(h, class) + 1, sizeof(void *));
+    return calloc(room + 1, sizeof(void *));
 }
 
 /* Really frees a block at hand; returns its slab if that is to be retired now. */
@@ -225,11 +233,11 @@ static struct slab *unload(sharena_heap *h, struct lane *l, void *block)
     if (shr__decode(h, offset, &b) != 0)
         return NULL;
     if (!s || atomic_load_explicit(&s->lane, memory_order_relaxed) != l ||
-        load64_relaxed(b.mask) != h->mine || load64_relaxed(b.gen) >> 62) {
+        load64_relaxed(b.mask) != h->mine || load64_relaxed(b.gen) >> 62 ||
+        load32_relaxed(&s->n_free) >= s->capacity) {
         /* a stale acquirer is passing through, or the slab was abandoned on a miscount:
          * whoever owns it finds the block at the next rescan */
-        if (s && !shr__marks(&b))
-            shr__leave(h, &b);
+        shr__export_mark(h, &b, SHR_MARK_SHARED);
         (void)and64_release(b.mask, ~h->mine);
         (void)or32_release(&b.unit->hint, 1);
         return NULL;
@@ -297,9 +305,10 @@ static struct slab *slab_struct(sharena_heap *h, uint32_t class)
             pthread_mutex_unlock(&h->leaf);
             return NULL;
         }
-        free(s->free);
-        s->free = stack;
+        uint16_t *old = s->free;
+        s->free = stack; /* a child forked here frees what it finds */
         s->free_room = c->capacity;
+        free(old);
     }
     s->reciprocal = c->reciprocal;
     s->size = c->size;
@@ -418,13 +427,15 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
 {
     struct bin *b = &l->bins[s->class];
     struct slab *old;
-    void **blocks = magazine_new(h, l, s->class);
+    uint32_t room = magazine_room(h, l, s->class);
+    void **blocks = magazine_new(l, s->class, room);
 
     while (!shr__enter(l))
         shr__lane_wait(l);
     if (blocks) {
         l->magazines[s->class].top = blocks + 1;
-        l->magazines[s->class].end = blocks + 1 + magazine_room(h, s->class);
+        l->magazines[s->class].end = blocks + 1 + room;
+        l->at_hand_max += room;
     }
     s->magazine = &l->magazines[s->class];
     old = b->current; /* a trimmer may have changed it */
@@ -491,7 +502,8 @@ void shr__slab_left(sharena_heap *h, uint64_t unit)
     if (t && l && l == atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)) {
         while (!shr__enter(l))
             shr__lane_wait(l);
-        if (shr__slab_at(h, unit) == s && load32_relaxed(&s->list) != LIST_CURRENT &&
+        if (shr__slab_at(h, unit) == s &&
+            atomic_load_explicit(&s->lane, memory_order_relaxed) == l && load32_relaxed(&s->list) != LIST_CURRENT &&
             !private_blocks(s)) {
             unlink_slab(l, s);
             retired = place_slab(l, s);

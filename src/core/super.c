@@ -14,6 +14,14 @@ static uint64_t round_up(uint64_t n, uint64_t to)
     return (n + to - 1) / to * to;
 }
 
+int shr__heap_name_valid(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n > 0 && n <= 64 && name[0] != '.' &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
 /* An extent is a sixteenth of the heap, or less.  Rounding the heap up to whole extents never
  * changes the choice: a count just below 16 extents is rounded to 16 of the smaller ones. */
 static uint64_t extent_for(uint64_t units)
@@ -94,7 +102,8 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
 }
 
 /* Everything that could mislead us, before the first write. */
-int shr__super_check(const struct super_shm *s, uint64_t file_bytes, uint32_t file_uid)
+int shr__super_check(const struct super_shm *s, uint64_t file_bytes, uint32_t file_uid,
+                     uint32_t owner)
 {
     struct super_shm again = *s;
 
@@ -107,16 +116,18 @@ int shr__super_check(const struct super_shm *s, uint64_t file_bytes, uint32_t fi
                          s->format, s->words, SHR_FORMAT);
     if (s->unit_shift != SHR_UNIT_SHIFT || s->units == 0 || s->units > SHR_UNITS_MAX)
         return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged (geometry)");
+    if (!memchr(s->name, 0, sizeof s->name) || (s->name[0] && !shr__heap_name_valid(s->name)))
+        return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged (name)");
     lay_out(&again, s->units);
     again.checksum = checksum(s);
     if (memcmp(&again, s, sizeof again) != 0 || file_bytes < s->file_bytes)
         return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged");
     if (s->machine != shr__sys_machine())
         return shr__fail(SHARENA_EREMOTE, "the heap was made on another machine or before a reboot");
-    if (file_uid != shr__sys_uid() && !(s->mode & 066u))
+    if (file_uid != owner)
         return shr__fail(SHARENA_EPERM,
-                         "the heap belongs to user %u and its mode keeps it private; become that "
-                         "user",
-                         file_uid);
+                         "the heap belongs to user %u, not to %u; whoever can write a heap can "
+                         "change what its arrays hold: to trust that user, say so when attaching",
+                         file_uid, owner);
     return 0;
 }

@@ -404,6 +404,8 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
             code = shr__ticket_make(h, &b, made.number, uses, &made);
         }
         shr__unlock(d);
+        if (shr__make_room(h, code))
+            continue;
         if (code != SHARENA_ETICKETS || attempt == 2)
             break;
         shr__tickets_expire(h, h->super.grace_ms, attempt == 0, NULL);
