@@ -1,0 +1,160 @@
+/* fork.c, guests: children for whom there is no slot share their parent's. */
+#include "harness.h"
+#include "internal.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+static void *make(sharena_heap *heap, size_t size)
+{
+    void *block;
+    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
+    memset(block, 0x42, size < 100 ? size : 100);
+    return block;
+}
+
+struct kit {
+    sharena_heap *heap;
+    void *small, *big, *counted, *sent;
+    sharena_handle handle;
+};
+
+static void make_kit(struct kit *kit)
+{
+    kit->heap = scratch_heap(256 * MIB, 256 * MIB);
+    kit->small = make(kit->heap, 100);
+    kit->big = make(kit->heap, 1000000);
+    kit->counted = make(kit->heap, 5000);
+    CHECK_OK(sharena_retain(kit->heap, kit->counted));
+    kit->sent = make(kit->heap, 300);
+    CHECK_OK(sharena_export(kit->heap, kit->sent, 2, &kit->handle));
+}
+
+static void guest_or_not(struct peer *parent, void *argument)
+{
+    struct kit *kit = argument;
+    int guest = sharena_is_guest(kit->heap);
+    CHECK_EQ(*(uint8_t *)kit->big, 0x42);
+    if (guest) {
+        void *block = NULL;
+        sharena_handle handle;
+        sharena_block found;
+        CHECK_EQ(sharena_allocate(kit->heap, 100, 0, 0, &block), SHARENA_EPROCESSES);
+        CHECK_EQ(sharena_allocate(kit->heap, 1000000, 0, 0, &block), SHARENA_EPROCESSES);
+        CHECK_EQ(sharena_export(kit->heap, kit->big, 1, &handle), SHARENA_EPROCESSES);
+        CHECK_EQ(sharena_acquire(kit->heap, &kit->handle, &found), SHARENA_EPROCESSES);
+        CHECK(strlen(sharena_detail()) > 20);
+        CHECK_OK(sharena_find(kit->heap, kit->big, &found));
+        stats_of(kit->heap);
+        check_heap(kit->heap);
+    }
+    peer_send(parent, &guest, sizeof guest);
+    peer_await(parent);
+    CHECK_EQ(*(uint8_t *)kit->big, 0x42);
+    CHECK_EQ(*(uint8_t *)kit->small, 0x42);
+    if (guest) {
+        CHECK_OK(sharena_release(kit->heap, kit->big));
+        CHECK_EQ(*(uint8_t *)kit->small, 0x42);
+    }
+}
+
+static void guest_for_ever(struct peer *parent, void *argument)
+{
+    struct kit *kit = argument;
+    int guest = sharena_is_guest(kit->heap);
+    peer_send(parent, &guest, sizeof guest);
+    for (;;)
+        pause();
+}
+
+static void hundred_children(void)
+{
+    enum { N = 100 };
+    static struct peer children[N];
+    struct kit kit;
+    int guests = 0, guest;
+    make_kit(&kit);
+    for (int i = 0; i < N; i++) {
+        peer_start(&children[i], guest_or_not, &kit);
+        peer_receive(&children[i], &guest, sizeof guest);
+        guests += guest;
+    }
+    CHECK_EQ(guests, N - 59);
+    sharena_stats stats = stats_of(kit.heap);
+    CHECK_EQ(stats.processes, 60);
+    CHECK_EQ(stats.guests, guests);
+    /* What was held then is pinned while guests live, whatever the parent drops. */
+    CHECK_OK(sharena_release(kit.heap, kit.big));
+    CHECK_OK(sharena_release(kit.heap, kit.small));
+    CHECK_EQ(stats_of(kit.heap).blocks, 4);
+    for (unsigned i = 0; i < 100; i++)
+        memset(make(kit.heap, 10000), 0x99, 10000);
+    for (int i = 0; i < N; i++) {
+        peer_tell(&children[i]);
+        peer_join(&children[i]);
+    }
+    CHECK_OK(sharena_reap(kit.heap, NULL));
+    CHECK_EQ(stats_of(kit.heap).processes, 1);
+    check_heap(kit.heap);
+}
+
+/* The parent dies before its guests: its slot lives as long as they do. */
+static void parent_of_guests(struct peer *parent, void *argument)
+{
+    enum { N = 62 };
+    static struct peer children[N];
+    struct kit kit;
+    struct heap_address address;
+    int guest = 0;
+    (void)argument;
+    make_kit(&kit);
+    address = address_of(kit.heap);
+    peer_send(parent, &address, sizeof address);
+    peer_await(parent);
+    for (int i = 0; i < N; i++) {
+        peer_start(&children[i], guest_for_ever, &kit);
+        peer_receive(&children[i], &guest, sizeof guest);
+    }
+    CHECK_EQ(guest, 1);
+    peer_send(parent, children, sizeof children);
+    for (;;)
+        pause();
+}
+
+static void guests_outlive_their_parent(void)
+{
+    enum { N = 62 };
+    struct peer parent;
+    static struct peer children[N];
+    struct heap_address address;
+    peer_start(&parent, parent_of_guests, NULL);
+    peer_receive(&parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    peer_tell(&parent);
+    peer_receive(&parent, children, sizeof children);
+    peer_kill(&parent);
+    for (int i = 0; i < N - 1; i++)
+        kill(children[i].pid, SIGKILL);
+    uint64_t deadline = now_ns() + UINT64_C(10000000000);
+    do
+        CHECK_OK(sharena_reap(heap, NULL));
+    while (stats_of(heap).processes > 2 && now_ns() < deadline);
+    CHECK_EQ(stats_of(heap).processes, 2); /* mine and the one the guest shares */
+    CHECK_LE(3, stats_of(heap).blocks);
+    check_heap(heap);
+    kill(children[N - 1].pid, SIGKILL);
+    do
+        CHECK_OK(sharena_reap(heap, NULL));
+    while (stats_of(heap).processes > 1 && now_ns() < deadline);
+    CHECK_OK(sharena_reap(heap, NULL)); /* it may have died after the last look */
+    CHECK_EQ(stats_of(heap).processes, 1);
+    CHECK_OK(sharena_ticket_expire(heap, 0, NULL));
+    CHECK_EQ(stats_of(heap).blocks, 0);
+    check_heap(heap);
+}
+
+CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent))
