@@ -31,3 +31,12 @@ def test_plain_pickle_copy_and_save_stay_by_value():
         assert (other == 1).all()
     a[...] = 2
     assert all((other == 1).all() for other in others)
+
+
+def test_the_loky_within_joblib():
+    """joblib carries a copy of loky under another name, with a table of its own."""
+    reduction = pytest.importorskip("joblib.externals.loky.backend.reduction")
+    a = sharena.ones(100)
+    back = pickle.loads(reduction.dumps({"a": a[1:], "f": lambda: 3}))
+    a[...] = 5
+    assert (back["a"] == 5).all()

@@ -98,6 +98,45 @@ def case_stale_handles():
         del b
 
 
+def case_handles_from_another_machine():
+    a = sharena.ones(100)
+    machine_at = 6 + 32  # in sharena_handle: uuid 16, offset 8, number 8, machine 8
+    data = bytearray(sharena.handle(a))
+    for byte in range(machine_at, machine_at + 8):
+        data[byte] ^= 0xFF
+    expect(sharena.RemoteHandleError, lambda: sharena.attach(bytes(data)), "another machine")
+    lost = sharena._core.rebuild_array(bytes(data))
+    assert type(lost) is sharena.Lost
+    expect(sharena.RemoteHandleError, lambda: lost + 1, "another machine")
+    heap().expire_tickets(0)
+
+
+def case_heaps_and_handles_of_another_user():
+    if os.getuid() != 0:
+        return  # nobody else can be impersonated
+    name = private_name()
+    made = sharena.Heap.create(name)
+    data = sharena.handle(sharena.ones(100, heap=made))
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            made.close()
+            gc.collect()
+            os.setresuid(54321, 54321, 54321)
+            error = expect(sharena.SharenaError, lambda: sharena.Heap.attach(name), name)
+            assert isinstance(error, PermissionError), error
+            expect(sharena.SharenaError, lambda: sharena.attach(data))
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    assert (sharena.attach(data) == 1).all()
+    made.unlink()
+    made.close()
+
+
 def case_absurd_shapes():
     sizes = (ValueError, MemoryError, OverflowError)
     for make in (sharena.empty, sharena.zeros, sharena.ones):

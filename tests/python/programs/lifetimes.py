@@ -5,6 +5,8 @@ import os
 import pickle
 import signal
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -153,6 +155,32 @@ def add_one(a):
 
 def make(n):
     return sharena.full(n, float(n))
+
+
+class Spoils:
+    """Raises while it is loaded."""
+
+    def __setstate__(self, state):
+        raise RuntimeError("spoiled")
+
+    def __getstate__(self):
+        return 1
+
+
+def case_an_exception_while_loading(context):
+    """The executor breaks, as it would without us; the arrays of the task come back."""
+    a = filled()
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(identity, 1).result(20)
+        for task in ((a, Spoils()), (Spoils(), sharena.ones(N))):
+            try:
+                pool.submit(identity, task).result(20)
+            except (BrokenProcessPool, RuntimeError):
+                continue
+            raise AssertionError("the exception got lost")
+    heap().reap()
+    heap().expire_tickets(0)
+    assert (a == 1).all()
 
 
 def case_pool_before_first_array(context):
