@@ -131,6 +131,7 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
 static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags, int zero,
                    uint64_t *unit)
 {
+    uint32_t forks = h->forks;
     uint64_t at;
     struct shard *d;
     int code = shr__run_find(h, units, align_units, flags, &at);
@@ -139,6 +140,8 @@ static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsign
         return code;
     shr__reuse(h, at, units);
     code = shr__commit(h, at, units, zero);
+    if (h->forks != forks) /* in a child now: the run is its parent's */
+        return code;
     if (code == 0) {
         d = shr__lock(h, at);
         code = shr__holding_reserve(d);
@@ -409,6 +412,7 @@ static int shrink_run(sharena_heap *h, struct block *b, uint64_t units)
 static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
 {
     uint64_t end, used = load64_acquire(&h->control->used_units);
+    uint32_t forks = h->forks;
     int code;
 
     if (next >= used || load64_relaxed(&h->units[next].mask) || !shr__take(h, next))
@@ -422,6 +426,8 @@ static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
         shr__run_split(h, next + more);
     shr__reuse(h, next, more);
     code = shr__commit(h, next, more, 0);
+    if (h->forks != forks)
+        return code;
     if (code == 0)
         return 1;
     shr__run_undo(h, next, more);

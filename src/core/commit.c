@@ -112,8 +112,13 @@ static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t who
     (void)shr__set_bits(h->dirty, unit, to, 1);
     shr_compiler_barrier();
     code = commit_pages(h, unit, to - unit);
-    if (code)
+    if (code) { /* give back what was got of it; D stays if that fails */
+        int fd = shr__fd(h);
+        if (fd >= 0 && shr__sys_punch(fd, h->super.data + (unit << SHR_UNIT_SHIFT),
+                                      (to - unit) << SHR_UNIT_SHIFT) == 0)
+            (void)shr__set_bits(h->dirty, unit, to, 0);
         return refused(h, code, (to - unit) << SHR_UNIT_SHIFT);
+    }
     shr_compiler_barrier();
     (void)shr__set_bits(h->commit, unit, to, 1);
     return 0;
@@ -124,11 +129,12 @@ static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t who
 int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
 {
     uint64_t end = unit + units, missing = units - shr__bits_in(h->commit, unit, end);
+    uint32_t forks = h->forks;
     int code = missing ? within_limit(h, missing, 0) : 0;
 
     if (code)
         return code;
-    for (uint64_t u = unit, to; code == 0 && u < end; u = to) {
+    for (uint64_t u = unit, to; code == 0 && h->forks == forks && u < end; u = to) {
         int c = bit_of(h->commit, u), d = bit_of(h->dirty, u);
         for (to = u + 1; to < end && to - u < STEP_UNITS && bit_of(h->commit, to) == c &&
                          bit_of(h->dirty, to) == d;
@@ -144,7 +150,10 @@ int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
             shr__interrupt(shr__interrupt_argument))
             code = shr__fail(SHARENA_EINTERRUPTED, "interrupted");
     }
-    shr__subtract(&h->control->committed_units, missing); /* what failed */
+    if (h->forks == forks) /* else the interrupt forked, and the run is the parent's */
+        shr__subtract(&h->control->committed_units, missing); /* what failed */
+    else if (code == 0)
+        code = SHARENA_EINTERRUPTED;
     return code;
 }
 

@@ -214,6 +214,7 @@ static void child(void)
         if (!h)
             continue;
         shr__lanes_forget(h);
+        h->forks++;
         if (h->embryo_guest) {
             h->guest = 1;
             shr__sys_lock_page_fork(h->lock_page, 0);
@@ -226,9 +227,16 @@ static void child(void)
     (void)pthread_mutex_init(&shr__heaps_lock, NULL);
 }
 
-/* Early, so that ours is the last prepare handler to run: other libraries' handlers may still
- * use the heap. */
-__attribute__((constructor)) static void register_handlers(void)
+static void register_once(void)
 {
     (void)pthread_atfork(prepare, parent, child);
+}
+
+/* Early, so that ours is the last prepare handler to run: other libraries' handlers may still
+ * use the heap.  Called again by whoever makes a heap, so that a static link keeps this file. */
+__attribute__((constructor)) void shr__fork_handlers(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, register_once);
 }

@@ -176,8 +176,10 @@ static int attach_fd(int fd, const uint8_t *uuid, uint32_t owner, sharena_heap *
         }
     }
     pthread_mutex_unlock(&shr__heaps_lock);
-    if (code == 0)
+    if (code == 0) {
+        (void)shr__reap(h, NULL, 0);
         *out = h;
+    }
     return code;
 }
 

@@ -111,7 +111,7 @@ struct shard {
     pthread_mutex_t lock;
     struct holding *table; /* open addressing, a power of two of entries */
     uint32_t room, used;
-    uint8_t pad[64 - 40 % 64];
+    uint32_t ticket; /* entry of the last ticket made under this lock */
 };
 
 struct run_hint {
@@ -153,7 +153,8 @@ struct sharena_heap {
     uint32_t slot;
     uint64_t k;
     void *lock_page; /* keeps the slot's lock alive */
-    uint64_t guests; /* forked children that share the slot */
+    uint64_t guests; /* forked children that share the slot, failed forks among them */
+    uint32_t forks;  /* generations of forked children: changes under a caller who forks */
     uint32_t attached; /* times attached by this process */
 
     pthread_mutex_t names_lock; /* outermost: one changer of names a process */
@@ -480,7 +481,7 @@ void shr__ticket_spend(sharena_heap *h, struct block *, const sharena_handle *, 
 void shr__settle(sharena_heap *h, const struct block *, uint64_t number);
 /* With no lock.  timeouts_only: by the heap's own timeouts instead of age_ms. */
 void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, int timeouts_only, size_t *count);
-void shr__tickets_reap(sharena_heap *h, unsigned slot);
+void shr__tickets_reap(sharena_heap *h, unsigned slot, uint64_t k);
 int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharena_handle *,
                  sharena_block *out);
 void shr__describe(sharena_heap *h, const struct block *, sharena_block *out);
@@ -494,6 +495,10 @@ void shr__names_repair(sharena_heap *h); /* if the changer is dead */
 
 int shr__reap(sharena_heap *h, unsigned *reaped, int force);
 void shr__reap_self(sharena_heap *h); /* clean detach */
+
+/* ---- fork.c --------------------------------------------------------------------------------------- */
+
+void shr__fork_handlers(void);
 
 /* ---- join.c --------------------------------------------------------------------------------------- */
 

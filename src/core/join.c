@@ -130,6 +130,7 @@ static void library_init(void)
 {
     shr__classes_init();
     shr__lanes_init();
+    shr__fork_handlers();
 }
 
 sharena_heap *shr__heap_new(int fd)

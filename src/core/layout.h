@@ -156,7 +156,7 @@ struct extent_shm {
 
 /* Handles in flight.  word = {seq 32, claimer 11, made 5, uses 16}, CAS acq_rel only. */
 #define SHR_TICKETS 65536u
-#define SHR_TICKET_WINDOW 128u /* entries a block's ticket may lie from its home */
+#define SHR_TICKET_WINDOW 4096u /* entries a block's ticket may lie from its home */
 #define SHR_REACH_SHIFT 4      /* one reach for 16 neighbouring homes */
 #define SHR_TICKET_BITS 16u    /* uses of an entry in one seq */
 
@@ -165,7 +165,8 @@ struct ticket_shm {
     shr_a64 offset; /* these are stored by the claimer before it publishes, relaxed */
     shr_a64 number;
     shr_a64 exporter; /* {k 56, slot+1 8} */
-    shr_a64 made_ms;  /* CLOCK_REALTIME, stored before the CAS that makes the use */
+    shr_a64 made_ms;  /* CLOCK_MONOTONIC, stored before the CAS that makes the use; the time of
+                         the exporter's reaping, once it is dead */
     uint8_t pad[24];
 };
 

@@ -201,7 +201,8 @@ void shr__names_repair(sharena_heap *h)
         end_change(h);
 }
 
-static int free_entry(sharena_heap *h)
+/* A new name leaves one entry free, so that a name can always be replaced. */
+static int free_entry(sharena_heap *h, int new)
 {
     for (unsigned i = 0; i < SHR_NAMES; i++) {
         int code = shr__chunk(h, SHR_AT_NAMES + (uint64_t)i * sizeof(struct name_shm));
@@ -209,7 +210,7 @@ static int free_entry(sharena_heap *h)
             return code;
         if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_DYING)
             end_entry(h, i); /* was put off for want of memory */
-        if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_FREE)
+        if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_FREE && new-- <= 0)
             return (int)i;
     }
     return SHARENA_ENAMES;
@@ -245,7 +246,7 @@ static int set_name(sharena_heap *h, const char *name, uint64_t offset, const vo
                     size_t bytes)
 {
     uint64_t old_word = 0, number;
-    int old = find(h, name, &old_word), i = free_entry(h), code;
+    int old = find(h, name, &old_word), i = free_entry(h, old < 0), code;
     struct shard *d;
     struct block b;
 
@@ -291,7 +292,7 @@ int sharena_name_set(sharena_heap *h, const char *name, const void *block, const
     end_change(h);
     if (code == SHARENA_ENAMES)
         return shr__fail(code, "%s has %u names already; remove some", shr__label(h, label),
-                         SHR_NAMES);
+                         SHR_NAMES - 1);
     if (code == SHARENA_ENOTHELD)
         return shr__fail(code, "the address is not the start of a block that this process holds");
     return code;

@@ -92,7 +92,7 @@ int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned stat
             continue;
         lock = shr__sys_lock_page(fd, lock_at(s));
         if (!lock) {
-            if (errno == EAGAIN || errno == EACCES)
+            if (errno == EAGAIN)
                 continue; /* a newcomer beside us */
             return SHARENA_ESYSTEM;
         }

@@ -102,12 +102,12 @@ static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
     }
     if (!(m & SHR_BIT_S))
         return clear_block(h, &b, dead);
-    (void)and64_acq_rel(&p->mask, ~dead);
-    (void)or32_release(&p->hint, 1);
+    (void)or32_seq(&p->hint, 1);
+    (void)and64_seq(&p->mask, ~dead); /* abandons it: then a look, as abandon() does */
     (void)add32_release(&h->extents[unit / h->extent_units].changes, 1);
     if (class < SHR_CLASSES_MAX)
         (void)add32_release(&h->control->abandoned[class], 1);
-    if (load64_acquire(&p->mask) == SHR_BIT_S && shr__slab_looks_empty(h, unit, 0))
+    if (load64_seq(&p->mask) == SHR_BIT_S && shr__slab_looks_empty(h, unit, 0))
         (void)shr__slab_collect(h, unit);
     return 0;
 }
@@ -147,7 +147,7 @@ static int reap_slot(sharena_heap *h, unsigned slot, uint64_t state)
     if (load64_seq(&victim->state) == state && shr__slot_dead(h, slot, &again) &&
         again == state) {
         if (clear_slot(h, slot) == 0) {
-            shr__tickets_reap(h, slot);
+            shr__tickets_reap(h, slot, k);
             done = cas64_seq(&victim->state, &state, SHR_STATE(k, SLOT_CLOSING));
             if (done)
                 (void)add64_relaxed(&h->control->reaps, 1);
@@ -186,6 +186,7 @@ void shr__reap_self(sharena_heap *h)
     uint64_t state = SHR_STATE(h->k, SLOT_LIVE);
 
     (void)clear_slot(h, h->slot);
+    shr__tickets_reap(h, h->slot, h->k);
     (void)cas64_seq(&me->state, &state, SHR_STATE(h->k, SLOT_CLOSING));
     shr__slot_free_closing(h);
 }

@@ -65,8 +65,11 @@ static int punch_piece(sharena_heap *h, uint64_t unit, uint64_t *end, uint64_t *
         code = shr__sys_punch(fd, h->super.data + (unit << SHR_UNIT_SHIFT),
                               (*end - unit) << SHR_UNIT_SHIFT);
         shr_compiler_barrier();
-        if (code == 0) /* else: C = 0, D = 1, as after a kill */
-            (void)shr__set_bits(h->dirty, unit, *end, 0);
+        if (code) { /* C = 0, D = 1, as after a kill: the next commit mends it */
+            shr__give(h, unit);
+            return 0;
+        }
+        (void)shr__set_bits(h->dirty, unit, *end, 0);
         shr__subtract(&h->control->committed_units, n);
         shr__subtract(&h->control->retained_units, n);
         *freed += n;

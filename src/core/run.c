@@ -191,6 +191,7 @@ static int search_extent(sharena_heap *h, uint64_t *at, uint64_t used, const str
     uint64_t u = *at, extent = u / h->extent_units, largest = 0;
     uint64_t want = w->units + (w->align - 1);
     uint32_t changes = load32_acquire(&h->extents[extent].changes);
+    int runs_on = 0;
 
     while (u < used && u / h->extent_units == extent) {
         uint64_t end = shr__next_head(h, u);
@@ -203,9 +204,11 @@ static int search_extent(sharena_heap *h, uint64_t *at, uint64_t used, const str
         if (end - u >= w->units && take_stretch(h, u, w, unit))
             return 1;
         largest = end - u > largest ? end - u : largest;
+        runs_on = end / h->extent_units != extent;
         u = end;
     }
-    if (*at == extent * h->extent_units)
+    /* a stretch that runs on into the next extent may grow there without a change here */
+    if (*at == extent * h->extent_units && !runs_on)
         store64_relaxed(&h->memo[extent], (uint64_t)changes << 32 | (largest & UINT32_MAX));
     *at = u;
     return 0;

@@ -184,8 +184,12 @@ static uint32_t adopt(sharena_heap *h, uint64_t unit)
 static int drop_adopted(sharena_heap *h, uint64_t unit, uint32_t class)
 {
     (void)and64_seq(&h->units[unit].mask, ~h->mine);
-    return load32_seq(&h->units[unit].hint) && all_free(h, unit, class) &&
-           shr__slab_collect(h, unit);
+    if (!load32_seq(&h->units[unit].hint))
+        return 0;
+    if (all_free(h, unit, class))
+        return shr__slab_collect(h, unit);
+    (void)add32_release(&h->control->abandoned[class], 1);
+    return 0;
 }
 
 int shr__slab_collect(sharena_heap *h, uint64_t unit)

@@ -330,7 +330,9 @@ void *shr__sys_lock_page(int fd, uint64_t at)
 
     if (own < 0)
         return NULL;
-    if (fcntl(own, F_OFD_SETLK, &lock) == 0) {
+    if (fcntl(own, F_OFD_SETLK, &lock) != 0) {
+        errno = errno == EACCES ? EAGAIN : errno;
+    } else {
         page = mmap(NULL, SHR_PAGE, PROT_NONE, MAP_SHARED, own, 0);
         if (page == MAP_FAILED)
             page = NULL;

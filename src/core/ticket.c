@@ -100,68 +100,79 @@ static void raise_reach(sharena_heap *h, uint32_t home, uint32_t far)
         ;
 }
 
-/* Uses on an entry of this process for the same life. */
-static int add_uses(sharena_heap *h, const struct block *b, uint64_t number, unsigned uses,
-                    sharena_handle *out)
+/* Uses on one entry, if it is this process's own for the same life and has room. */
+static int add_uses_at(sharena_heap *h, uint32_t at, const struct block *b, uint64_t number,
+                       unsigned uses, sharena_handle *out)
 {
-    uint32_t home = home_of(b->offset), far = reach(h, home);
+    struct ticket_shm *e = entry(h, at);
+    uint64_t w;
 
-    for (uint32_t i = 0; i < far; i++) {
-        uint32_t at = (home + i) % SHR_TICKETS;
-        struct ticket_shm *e = entry(h, at);
-        uint64_t w;
-        if (!shr__chunk_ready(h, entry_at(at)))
-            continue;
-        w = load64_acquire(&e->word);
-        if (!USES_OF(w) || load64_relaxed(&e->offset) != b->offset ||
-            load64_relaxed(&e->number) != number ||
-            load64_relaxed(&e->exporter) != shr__exporter(h))
-            continue;
-        store64_relaxed(&e->made_ms, shr__sys_real_ns() / 1000000u);
-        while (USES_OF(w) && !CLAIMER_OF(w) && MADE_OF(w) + uses <= SHR_TICKET_BITS) {
-            uint32_t made = MADE_OF(w), bits = ((1u << uses) - 1) << made;
-            if (cas64_acq_rel(&e->word, &w,
-                              word_of(SEQ_OF(w), 0, made + uses, USES_OF(w) | bits))) {
-                out->ticket = at;
-                out->seq = SEQ_OF(w);
-                out->uses = (uint16_t)bits;
-                return 0;
-            }
+    if (!shr__chunk_ready(h, entry_at(at)))
+        return 0;
+    w = load64_acquire(&e->word);
+    if (!USES_OF(w) || load64_relaxed(&e->offset) != b->offset ||
+        load64_relaxed(&e->number) != number || load64_relaxed(&e->exporter) != shr__exporter(h))
+        return 0;
+    store64_relaxed(&e->made_ms, shr__sys_now_ms());
+    while (USES_OF(w) && !CLAIMER_OF(w) && MADE_OF(w) + uses <= SHR_TICKET_BITS) {
+        uint32_t made = MADE_OF(w), bits = ((1u << uses) - 1) << made;
+        if (cas64_acq_rel(&e->word, &w,
+                          word_of(SEQ_OF(w), 0, made + uses, USES_OF(w) | bits))) {
+            out->ticket = at;
+            out->seq = SEQ_OF(w);
+            out->uses = (uint16_t)bits;
+            return 1;
         }
     }
-    return SHARENA_ETICKETS;
+    return 0;
 }
 
-static int claim_entry(sharena_heap *h, const struct block *b, uint64_t number, unsigned uses,
-                       sharena_handle *out)
+static int claim_at(sharena_heap *h, uint32_t at, const struct block *b, uint64_t number,
+                    unsigned uses, uint32_t far, sharena_handle *out)
 {
-    uint32_t home = home_of(b->offset), me = h->slot + 1;
-    int code;
+    struct ticket_shm *e = entry(h, at);
+    uint32_t me = h->slot + 1, seq;
+    uint64_t w = load64_acquire(&e->word);
 
+    seq = SEQ_OF(w) + 1;
+    if (USES_OF(w) || CLAIMER_OF(w) || !cas64_acq_rel(&e->word, &w, word_of(seq, me, 0, 0)))
+        return 0;
+    store64_relaxed(&e->offset, b->offset);
+    store64_relaxed(&e->number, number);
+    store64_relaxed(&e->exporter, shr__exporter(h));
+    store64_relaxed(&e->made_ms, shr__sys_now_ms());
+    raise_reach(h, home_of(b->offset), far);
+    w = word_of(seq, me, 0, 0);
+    if (!cas64_acq_rel(&e->word, &w, word_of(seq, 0, uses, (1u << uses) - 1)))
+        return SHARENA_ECORRUPT; /* a claim of the living is nobody else's */
+    out->ticket = at;
+    out->seq = seq;
+    out->uses = (uint16_t)((1u << uses) - 1);
+    return 1;
+}
+
+/* A block's tickets lie within its window.  The search goes on where this process's last one
+ * for this unit lock was made: an array whose rows are sent one by one has thousands. */
+static int make_use(sharena_heap *h, const struct block *b, uint64_t number, unsigned uses,
+                    sharena_handle *out)
+{
+    uint32_t home = home_of(b->offset), *last = &shr__shard(h, b->offset >> SHR_UNIT_SHIFT)->ticket;
+    uint32_t from = (*last - home) % SHR_TICKETS;
+
+    if (add_uses_at(h, *last, b, number, uses, out))
+        return 0;
+    from = from < SHR_TICKET_WINDOW && load64_relaxed(&entry(h, *last)->offset) == b->offset ? from
+                                                                                            : 0;
     for (uint32_t i = 0; i < SHR_TICKET_WINDOW; i++) {
-        uint32_t at = (home + i) % SHR_TICKETS, seq;
-        struct ticket_shm *e = entry(h, at);
-        uint64_t w;
-        code = shr__chunk(h, entry_at(at));
+        uint32_t far = (from + i) % SHR_TICKET_WINDOW, at = (home + far) % SHR_TICKETS;
+        int code = shr__chunk(h, entry_at(at));
         if (code)
             return code;
-        w = load64_acquire(&e->word);
-        seq = SEQ_OF(w) + 1;
-        if (USES_OF(w) || CLAIMER_OF(w) ||
-            !cas64_acq_rel(&e->word, &w, word_of(seq, me, 0, 0)))
-            continue;
-        store64_relaxed(&e->offset, b->offset);
-        store64_relaxed(&e->number, number);
-        store64_relaxed(&e->exporter, shr__exporter(h));
-        store64_relaxed(&e->made_ms, shr__sys_real_ns() / 1000000u);
-        raise_reach(h, home, i + 1);
-        w = word_of(seq, me, 0, 0);
-        if (!cas64_acq_rel(&e->word, &w, word_of(seq, 0, uses, (1u << uses) - 1)))
-            return SHARENA_ECORRUPT; /* a claim of the living is nobody else's */
-        out->ticket = at;
-        out->seq = seq;
-        out->uses = (uint16_t)((1u << uses) - 1);
-        return 0;
+        code = claim_at(h, at, b, number, uses, far + 1, out);
+        if (code == 1)
+            *last = at;
+        if (code)
+            return code == 1 ? 0 : code;
     }
     return SHARENA_ETICKETS;
 }
@@ -174,9 +185,7 @@ int shr__ticket_make(sharena_heap *h, struct block *b, uint64_t number, unsigned
     shr__export_mark(h, b, SHR_MARK_HANDLE);
     for (unsigned i = 0; i < ROUNDS; i++) {
         uint64_t w;
-        code = add_uses(h, b, number, uses, out);
-        if (code)
-            code = claim_entry(h, b, number, uses, out);
+        code = make_use(h, b, number, uses, out);
         if (code)
             return code;
         (void)or64_acq_rel(b->mask, SHR_BIT_T);
@@ -241,9 +250,22 @@ static int expire(sharena_heap *h, uint32_t at, uint64_t w)
     return won;
 }
 
+/* Was the exporter reaped?  Only then is made_ms the time of its death. */
+static int exporter_reaped(sharena_heap *h, uint64_t exporter)
+{
+    unsigned slot = (unsigned)(exporter & 255u);
+    uint64_t state;
+
+    if (slot == 0 || slot > SHR_SLOTS)
+        return 1;
+    state = load64_acquire(&shr__slot(h, slot - 1)->state);
+    return SHR_K_OF(state) != exporter >> 8 || SHR_STATE_OF(state) == SLOT_CLOSING ||
+           SHR_STATE_OF(state) == SLOT_FREE;
+}
+
 void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, int timeouts_only, size_t *count)
 {
-    uint64_t now = shr__sys_real_ns() / 1000000u;
+    uint64_t now = shr__sys_now_ms();
 
     for (uint32_t i = 0; i < SHR_TICKETS; i++) {
         struct ticket_shm *e = entry(h, i);
@@ -256,20 +278,19 @@ void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, int timeouts_only, si
         if (!USES_OF(w))
             continue;
         made = load64_relaxed(&e->made_ms);
-        if (timeouts_only && now > made && now - made <= h->super.ticket_ms)
-            limit = now - made > h->super.grace_ms &&
-                            !shr__exporter_alive(h, load64_relaxed(&e->exporter), NULL)
-                        ? h->super.grace_ms
-                        : h->super.ticket_ms;
-        else if (timeouts_only)
-            limit = h->super.ticket_ms;
+        if (timeouts_only) {
+            limit = exporter_reaped(h, load64_relaxed(&e->exporter)) ? h->super.grace_ms
+                                                                     : h->super.ticket_ms;
+            limit = limit < h->super.ticket_ms ? limit : h->super.ticket_ms;
+        }
         if ((now > made ? now - made : 0) >= limit && expire(h, i, w) && count)
             ++*count;
     }
 }
 
-/* Claims that the dead one never published. */
-void shr__tickets_reap(sharena_heap *h, unsigned slot)
+/* Claims that the dead one never published are reset; what it did publish keeps the block for
+ * the grace time from now on. */
+void shr__tickets_reap(sharena_heap *h, unsigned slot, uint64_t k)
 {
     for (uint32_t i = 0; i < SHR_TICKETS; i++) {
         struct ticket_shm *e = entry(h, i);
@@ -281,6 +302,8 @@ void shr__tickets_reap(sharena_heap *h, unsigned slot)
         w = load64_acquire(&e->word);
         if (CLAIMER_OF(w) == slot + 1)
             (void)cas64_acq_rel(&e->word, &w, word_of(SEQ_OF(w) + 1, 0, 0, 0));
+        else if (USES_OF(w) && load64_relaxed(&e->exporter) == (k << 8 | (slot + 1)))
+            store64_relaxed(&e->made_ms, shr__sys_now_ms());
     }
 }
 
@@ -413,8 +436,10 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
     if (code == SHARENA_ESTALE)
         code = SHARENA_ENOTHELD;
     if (code == SHARENA_ETICKETS)
-        return shr__fail(code, "%s: too many handles are in flight; receive or expire some",
-                         shr__label(h, name));
+        return shr__fail(code,
+                         "%s: too many handles are in flight (one array can have %u loads ahead "
+                         "of it); receive or expire some, or send larger pieces",
+                         shr__label(h, name), SHR_TICKET_WINDOW * SHR_TICKET_BITS);
     if (code)
         return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM
                    ? code
@@ -451,6 +476,8 @@ int sharena_give_back(sharena_heap *h, const sharena_handle *handle)
 int sharena_ticket_list(sharena_heap *h, int (*callback)(const sharena_ticket *, void *),
                         void *argument)
 {
+    uint64_t now = shr__sys_now_ms(), real = shr__sys_real_ns(), made;
+
     for (uint32_t i = 0; i < SHR_TICKETS; i++) {
         struct ticket_shm *e = entry(h, i);
         sharena_ticket t = {0};
@@ -466,7 +493,8 @@ int sharena_ticket_list(sharena_heap *h, int (*callback)(const sharena_ticket *,
         t.uses = (uint32_t)__builtin_popcount(USES_OF(t.word));
         t.offset = load64_relaxed(&e->offset);
         t.number = load64_relaxed(&e->number);
-        t.made_ns = load64_relaxed(&e->made_ms) * 1000000u;
+        made = load64_relaxed(&e->made_ms);
+        t.made_ns = real - (now > made ? now - made : 0) * 1000000u;
         t.exporter_alive = shr__exporter_alive(h, load64_relaxed(&e->exporter), &t.exporter);
         if (shr__decode(h, t.offset, &b) == 0 && shr__number(&b) == t.number)
             t.size_bytes = b.class ? b.size
