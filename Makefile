@@ -132,7 +132,7 @@ matrix: $(VENV)/.build ## the Python tests with each CPython here, oldest and ne
 
 # ---- static checks ------------------------------------------------------------------
 
-C_FILES = $(wildcard include/sharena/*.h src/*/*.[ch] tests/core/*.[ch] bench/*.[ch])
+C_FILES = $(wildcard include/sharena/*.h src/*/*.[ch] tests/core/*.[ch] bench/c/*.[ch])
 
 .PHONY: lint
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.demo package ## formats, types, stubs, cppcheck

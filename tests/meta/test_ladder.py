@@ -10,9 +10,9 @@ SYSTEM = {"sys.c", "room.c"}
 # What any file may use of libc: nothing that prints, aborts, or talks to the kernel.
 LIBC = set(
     """
-    __errno_location calloc malloc realloc free
+    __errno_location aligned_alloc calloc malloc realloc free
     memchr memcmp memcpy memmove memset
-    snprintf vsnprintf strcmp strlen strncmp strncpy strnlen strspn
+    snprintf vsnprintf strcmp strerror strlen strncmp strncpy strnlen strspn
     pthread_atfork pthread_getspecific pthread_key_create pthread_key_delete
     pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_trylock
     pthread_mutex_unlock pthread_once pthread_self pthread_setspecific
