@@ -244,6 +244,9 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
     p = l->magazines[class].top[-1];
     if (SHR_LIKELY(p != NULL)) {
         l->magazines[class].top--;
+        s = shr__slab_at(h, (uint64_t)((uint8_t *)p - h->data) >> SHR_UNIT_SHIFT);
+        if (SHR_LIKELY(s != NULL))
+            store8_relaxed(&s->idle[(uint64_t)((uint8_t *)p - s->start) * s->reciprocal >> 40], 0);
         shr__exit(l);
         if (flags)
             memset(p, 0, size);
@@ -302,34 +305,33 @@ int sharena_release(sharena_heap *h, const void *block)
         uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
         uint32_t i = (uint32_t)(within * s->reciprocal >> 40), n;
         struct desc_shm *d;
-        if (SHR_UNLIKELY(i >= s->capacity || (uint64_t)i * s->size != within)) {
+        if (SHR_UNLIKELY(i >= s->capacity || (uint64_t)i * s->size != within ||
+                         load8_relaxed(&s->idle[i]))) {
             shr__exit(l);
             return not_held(h, block);
         }
         m = s->magazine;
-        /* nothing in the slab carries a mark, and this is no second release in a row */
-        if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end && m->top[-1] != block)) {
+        if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end)) {
+            /* nothing in the slab carries a mark: it stays ours, at hand */
             SHR_ASSERT(load64_relaxed(&s->descs[i].mask) & h->mine);
+            store8_relaxed(&s->idle[i], 1);
             *m->top++ = (void *)(uintptr_t)block;
             shr__exit(l);
             return 0;
         }
         d = &s->descs[i];
         n = load32_relaxed(&s->n_free);
-        if (SHR_LIKELY(load64_relaxed(&d->mask) == h->mine && m->top[-1] != block &&
-                       !(load64_relaxed(&d->gen) >> 62) && n < s->capacity)) {
+        if (SHR_LIKELY(load64_relaxed(&d->mask) == h->mine && !(load64_relaxed(&d->gen) >> 62) &&
+                       n < s->capacity)) {
             store64_relaxed(&d->mask, 0);
             s->free[n] = (uint16_t)i;
             store32_relaxed(&s->n_free, n + 1);
+            store8_relaxed(&s->idle[i], 1);
             if (SHR_LIKELY(load32_relaxed(&s->list) == LIST_CURRENT))
                 shr__exit(l);
             else
                 keep_house(h, l, s);
             return 0;
-        }
-        if (m->top[-1] == block) {
-            shr__exit(l);
-            return not_held(h, block);
         }
     }
     shr__exit(l);
@@ -369,7 +371,7 @@ int sharena_find(sharena_heap *h, const void *address, sharena_block *out)
     uint64_t offset = (uint64_t)((const uint8_t *)address - h->data);
     struct block b;
 
-    if (shr__decode_within(h, offset, &b) != 0 || !(load64_relaxed(b.mask) & h->mine))
+    if (shr__decode_within(h, offset, &b) != 0 || !shr__holds(h, &b))
         return not_held(h, address);
     shr__describe(h, &b, out);
     if (offset - b.offset >= out->size_bytes)

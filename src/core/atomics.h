@@ -111,6 +111,18 @@ typedef _Atomic uint32_t shr_a32;
 SHR_DEFINE_ATOMICS(32, shr_a32, uint32_t)
 SHR_DEFINE_ATOMICS(64, shr_a64, uint64_t)
 
+typedef _Atomic uint8_t shr_a8; /* flags of a lane: no read-modify-write, no waiting chain */
+
+static inline uint8_t load8_relaxed(const shr_a8 *p)
+{
+    return atomic_load_explicit(p, memory_order_relaxed);
+}
+
+static inline void store8_relaxed(shr_a8 *p, uint8_t v)
+{
+    atomic_store_explicit(p, v, memory_order_relaxed);
+}
+
 /* Keeps two relaxed steps in program order.  Against a kill that is enough: a kill leaves a
  * prefix of what the machine would have done. */
 static inline void shr_compiler_barrier(void)

@@ -43,21 +43,43 @@ uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on)
     return changed;
 }
 
-/* Counts `units` of data or `meta` bytes against the limit before they are committed. */
+static shr_a64 *reservation(sharena_heap *h)
+{
+    return &shr__slot(h, h->slot)->reserved;
+}
+
+/* Units that somebody is about to commit; of the dead until they are reaped. */
+static uint64_t reserved_units(const sharena_heap *h)
+{
+    uint64_t sum = 0;
+
+    for (unsigned s = 0; s < SHR_SLOTS; s++) {
+        unsigned state = SHR_STATE_OF(load64_relaxed(&shr__slot(h, s)->state));
+        if (state != SLOT_FREE && state != SLOT_CLOSING)
+            sum += load64_relaxed(&shr__slot(h, s)->reserved);
+    }
+    return sum;
+}
+
+/* Reserves `units` of data, or asks for `meta` bytes, under the limit: before the first page,
+ * so that what can't be had whole is not begun. */
 static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 {
-    uint64_t bytes = (units << SHR_UNIT_SHIFT) + meta, limit = h->limit_units << SHR_UNIT_SHIFT;
-    uint64_t data = add64_relaxed(&h->control->committed_units, units) << SHR_UNIT_SHIFT;
-    uint64_t used = data + load64_relaxed(&h->control->committed_meta);
+    uint64_t limit = h->limit_units << SHR_UNIT_SHIFT, used;
     char name[96];
 
-    if (used <= limit && bytes <= limit - used)
+    if (units)
+        (void)add64_relaxed(reservation(h), units);
+    used = ((load64_relaxed(&h->control->committed_units) + reserved_units(h)) << SHR_UNIT_SHIFT) +
+           load64_relaxed(&h->control->committed_meta);
+    if (used <= limit && meta <= limit - used)
         return 0;
-    shr__subtract(&h->control->committed_units, units);
+    if (units)
+        shr__subtract(reservation(h), units);
     return shr__fail(SHARENA_EFULL,
-                     "%s is full: %llu bytes asked for, %llu of its limit of %llu bytes are "
-                     "committed; drop arrays, or create the heap with a larger limit",
-                     shr__label(h, name), (unsigned long long)bytes, (unsigned long long)used,
+                     "%s is full: %llu bytes asked for, its limit is %llu bytes; drop arrays, or "
+                     "create the heap with a larger limit",
+                     shr__label(h, name), (unsigned long long)((units << SHR_UNIT_SHIFT) + meta),
                      (unsigned long long)limit);
 }
 
@@ -120,7 +142,8 @@ static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t who
         return refused(h, code, (to - unit) << SHR_UNIT_SHIFT);
     }
     shr_compiler_barrier();
-    (void)shr__set_bits(h->commit, unit, to, 1);
+    (void)add64_relaxed(&h->control->committed_units, shr__set_bits(h->commit, unit, to, 1));
+    shr__subtract(reservation(h), to - unit);
     return 0;
 }
 
@@ -151,7 +174,7 @@ int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
             code = shr__fail(SHARENA_EINTERRUPTED, "interrupted");
     }
     if (h->forks == forks) /* else the interrupt forked, and the run is the parent's */
-        shr__subtract(&h->control->committed_units, missing); /* what failed */
+        shr__subtract(reservation(h), missing); /* what failed */
     else if (code == 0)
         code = SHARENA_EINTERRUPTED;
     return code;

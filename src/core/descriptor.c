@@ -425,7 +425,7 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
             return DROP_KEPT;
         units = e->units;
         shr__holding_remove(d, e);
-    } else if (!b->class || !(load64_relaxed(b->mask) & h->mine)) {
+    } else if (!b->class || !shr__holds(h, b)) {
         return SHARENA_ENOTHELD;
     }
     if (b->class && !shr__marks(b)) /* a lane's, released by a sibling */
@@ -462,12 +462,20 @@ int shr__drop_bit(sharena_heap *h, struct block *b, uint64_t bit)
     return left & bit ? DROP_SHARED : DROP_KEPT;
 }
 
+/* The own bit is set, and the block is not at hand in a lane's magazine. */
+int shr__holds(sharena_heap *h, const struct block *b)
+{
+    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+
+    if (!(load64_relaxed(b->mask) & h->mine))
+        return 0;
+    return !s || s->unit != b->head || b->index >= s->capacity || !load8_relaxed(&s->idle[b->index]);
+}
+
 /* Does this process hold the block?  A run that is just being taken is not held. */
 int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
 {
-    if (shr__holding(d, b->offset))
-        return 1;
-    return b->class && (load64_relaxed(b->mask) & h->mine);
+    return shr__holding(d, b->offset) || (b->class && shr__holds(h, b));
 }
 
 void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)

@@ -58,8 +58,10 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
                                  that the lane may use plain stores.  Raised (release) after
                                  the mark; recounted by a rescan */
     shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
-    struct desc_shm *descs;
+    shr_a8 *idle;             /* by block: at hand or on the stack, so not to be released;
+                                 the lane's, read by others as a hint */
     uint16_t *free;           /* stack of free indices */
+    struct desc_shm *descs;
     /* the rest */
     shr_a32 list;             /* LIST_; the lane's, read by others as a hint */
     uint32_t class;
@@ -363,6 +365,7 @@ int shr__drop(sharena_heap *h, struct shard *, struct block *); /* DROP_ or erro
 /* Clears a bit that is not this process's own (N, the dead one's): DROP_. */
 int shr__drop_bit(sharena_heap *h, struct block *, uint64_t bit);
 int shr__is_mine(sharena_heap *h, struct shard *, const struct block *); /* held by us */
+int shr__holds(sharena_heap *h, const struct block *); /* the same without the table: a hint */
 void shr__export_mark(sharena_heap *h, const struct block *, uint64_t marks);
 /* The slab, if any, in which a lane of this process owns the block. */
 static inline struct slab *shr__slab_at(sharena_heap *h, uint64_t unit)
@@ -443,6 +446,7 @@ static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
     struct desc_shm *d = &s->descs[i];
 
     store32_relaxed(&s->n_free, n);
+    store8_relaxed(&s->idle[i], 0);
     store64_relaxed(&d->gen, load64_relaxed(&d->gen) + 1);
     store64_release(&d->mask, h->mine);
     return i;

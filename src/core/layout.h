@@ -125,8 +125,10 @@ struct slot_shm {
     shr_a32 pad0;
     shr_a64 started_ns; /* CLOCK_REALTIME of the attach or fork */
     shr_a64 pidns;      /* inode of its pid namespace */
+    shr_a64 reserved;   /* units it is about to commit: counted against the limit; the
+                           process's threads only; 0 in a new life */
     char command[32];
-    uint8_t pad1[256 - 4 * 8 - 4 * 4 - 32];
+    uint8_t pad1[256 - 5 * 8 - 4 * 4 - 32];
 };
 
 struct unit_shm {    /* one cache line */

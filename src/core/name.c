@@ -201,17 +201,23 @@ void shr__names_repair(sharena_heap *h)
         end_change(h);
 }
 
-/* A new name leaves one entry free, so that a name can always be replaced. */
-static int free_entry(sharena_heap *h, int new)
+/* The first free entry.  A new name must leave another one free, so that a name can always be
+ * replaced. */
+static int free_entry(sharena_heap *h, int is_new)
 {
+    int found = SHARENA_ENAMES;
+
     for (unsigned i = 0; i < SHR_NAMES; i++) {
         int code = shr__chunk(h, SHR_AT_NAMES + (uint64_t)i * sizeof(struct name_shm));
         if (code)
-            return code;
+            return found >= 0 ? found : code;
         if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_DYING)
             end_entry(h, i); /* was put off for want of memory */
-        if (STATE_OF(load64_acquire(&entry(h, i)->word)) == NAME_FREE && new-- <= 0)
-            return (int)i;
+        if (STATE_OF(load64_acquire(&entry(h, i)->word)) != NAME_FREE)
+            continue;
+        if (found >= 0 || !is_new)
+            return found >= 0 ? found : (int)i;
+        found = (int)i;
     }
     return SHARENA_ENAMES;
 }

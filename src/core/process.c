@@ -103,6 +103,7 @@ int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned stat
         }
         store64_release(&p->announce, 0); /* of a reaper that died in an earlier life */
         store32_relaxed(&p->guests, 0);
+        store64_relaxed(&p->reserved, 0);
         *slot = s;
         *k = SHR_K_OF(seen);
         *page = lock;

@@ -157,6 +157,7 @@ static void rescan(sharena_heap *h, struct slab *s)
         struct desc_shm *d = &s->descs[i];
         uint64_t m = load64_acquire(&d->mask), gen = load64_relaxed(&d->gen);
         if (m == 0) {
+            store8_relaxed(&s->idle[i], 1);
             if (gen & SHR_MARKS) /* ours alone, until its next life begins */
                 store64_relaxed(&d->gen, gen & ~SHR_MARKS);
             s->free[n++] = (uint16_t)i;
@@ -276,6 +277,14 @@ struct slab *shr__lanes_flush_stopped(sharena_heap *h)
 
 /* ---- private structs ----------------------------------------------------------------------------- */
 
+static void slab_struct_free(sharena_heap *h, struct slab *s)
+{
+    pthread_mutex_lock(&h->leaf);
+    s->next = h->slab_pool;
+    h->slab_pool = s;
+    pthread_mutex_unlock(&h->leaf);
+}
+
 static struct slab *slab_struct(sharena_heap *h, uint32_t class)
 {
     const struct shr_class *c = &shr__classes[class];
@@ -297,19 +306,18 @@ static struct slab *slab_struct(sharena_heap *h, uint32_t class)
         pthread_mutex_unlock(&h->leaf);
     }
     if (s->free_room < c->capacity || s->free_room > c->capacity * 4) {
-        uint16_t *stack = malloc(c->capacity * sizeof *stack);
+        uint16_t *stack = calloc(c->capacity, sizeof *stack + 1), *old = s->free;
         if (!stack) {
-            pthread_mutex_lock(&h->leaf);
-            s->next = h->slab_pool;
-            h->slab_pool = s;
-            pthread_mutex_unlock(&h->leaf);
+            slab_struct_free(h, s);
             return NULL;
         }
-        uint16_t *old = s->free;
         s->free = stack; /* a child forked here frees what it finds */
+        s->idle = (shr_a8 *)(void *)(stack + c->capacity);
         s->free_room = c->capacity;
         free(old);
     }
+    for (uint32_t i = 0; i < c->capacity; i++)
+        store8_relaxed(&s->idle[i], 0);
     s->reciprocal = c->reciprocal;
     s->size = c->size;
     s->capacity = c->capacity;
@@ -319,14 +327,6 @@ static struct slab *slab_struct(sharena_heap *h, uint32_t class)
     s->next = s->prev = NULL;
     store32_relaxed(&s->left, 0);
     return s;
-}
-
-static void slab_struct_free(sharena_heap *h, struct slab *s)
-{
-    pthread_mutex_lock(&h->leaf);
-    s->next = h->slab_pool;
-    h->slab_pool = s;
-    pthread_mutex_unlock(&h->leaf);
 }
 
 static void slab_struct_at(sharena_heap *h, struct slab *s, uint64_t unit)
@@ -389,6 +389,8 @@ static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab
     slab_struct_at(h, s, unit);
     for (uint32_t i = 0; i < c->capacity; i++)
         s->free[i] = (uint16_t)(c->capacity - 1 - i);
+    for (uint32_t i = 0; i < c->capacity; i++)
+        store8_relaxed(&s->idle[i], 1);
     store32_relaxed(&s->n_free, c->capacity);
     *out = s;
     return 0;
