@@ -27,7 +27,8 @@ def _worst(what: str, rows: list[Row], bar: float, goal: float) -> Row:
 
 def blocks(settings: Settings) -> Iterator[Row]:
     """Batches of 500 blocks."""
-    cases = native.figures("batch", settings.pick(25, 3), settings.pick(100_000, 10_000))
+    rounds, pairs = settings.pick(7, 3), settings.pick(100_000, 10_000)
+    cases = native.figures("batch", rounds, pairs, processes=settings.pick(7, 1))
     rows = {
         size: compare("blocks", f"  {size} B", cases[str(size)], "ns", versus="mimalloc")
         for size in SMALL + LARGE
@@ -49,11 +50,15 @@ def blocks(settings: Settings) -> Iterator[Row]:
 
 def lifetimes(settings: Settings) -> Iterator[Row]:
     """Random lifetimes."""
-    plan = ((10_000, 1.4, 25, 200_000), (1_000_000, 1.0, 9, 500_000))
-    for full, bar, count, steps in plan:
+    plan = ((10_000, 1.4, 9, 200_000), (1_000_000, 1.0, 5, 500_000))
+    for full, bar, rounds, steps in plan:
         live = settings.pick(full, full // 100)
         cases = native.figures(
-            "lifetimes", live, settings.pick(count, 3), settings.pick(steps, 10_000)
+            "lifetimes",
+            live,
+            settings.pick(rounds, 3),
+            settings.pick(steps, 10_000),
+            processes=settings.pick(3, 1),
         )
         yield compare(
             "lifetimes",

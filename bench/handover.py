@@ -1,6 +1,7 @@
 """Rows of the hand-over: round trips, pickling, the first read by a receiver."""
 
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -16,6 +17,16 @@ from measure import Row, Settings, compare, fresh
 import sharena
 
 TUPLE = (1, 2, 3, 4, 5)
+
+
+class Reduced(bytes):
+    """What any object with a reducer costs: a callable and as many bytes as a handle has."""
+
+    def __reduce__(self):
+        return Reduced, (bytes(self),)
+
+
+REDUCED = Reduced(93)
 
 
 def echo(connection: Connection) -> None:
@@ -50,9 +61,9 @@ def pipe(settings: Settings) -> Iterator[Row]:
     child.start()
     far.close()
     measure.pin(0)
-    actions = [_trip(near, TUPLE)] + [_trip(near, array) for array in arrays]
+    actions = [_trip(near, thing) for thing in (TUPLE, REDUCED, *arrays)]
     measure.rounds(actions, settings.pick(50, 5))
-    plain, *figures = measure.rounds(actions, settings.pick(1500, 30))
+    plain, reduced, *figures = measure.rounds(actions, settings.pick(1500, 30))
     near.send(None)
     child.join()
     near.close()
@@ -66,6 +77,13 @@ def pipe(settings: Settings) -> Iterator[Row]:
             goal=1.1,
             versus="a tuple of 5 ints",
         )
+    yield compare(
+        "pipe",
+        "  round trip of any object with a reducer, 93 bytes",
+        (reduced, plain),
+        "us",
+        versus="a tuple of 5 ints",
+    )
     flat = [statistics.median(some) for some in figures]
     yield Row(
         "pipe",
@@ -86,17 +104,14 @@ def pickled(settings: Settings) -> Iterator[Row]:
     names = {"dumps": ForkingPickler.dumps, "loads": ForkingPickler.loads}
     actions = [
         measure.loop("loads(dumps(x))", settings.pick(5000, 100), {**names, "x": x})
-        for x in (sharena.zeros(1000), TUPLE)
+        for x in (sharena.zeros(1000), REDUCED, TUPLE)
     ]
-    yield compare(
-        "pickle",
-        "dumps+loads of a handle",
-        tuple(measure.rounds(actions, settings.pick(21, 3))),
-        "ns",
-        bar=4.0,
-        goal=2.0,
-        versus="a tuple of 5 ints",
-    )
+    ours, reduced, plain = measure.rounds(actions, settings.pick(21, 3))
+    peer = "a tuple of 5 ints"
+    what = "dumps+loads of a handle"
+    yield compare("pickle", what, (ours, plain), "ns", bar=4.0, goal=2.0, versus=peer)
+    what = "  dumps+loads of any object with a reducer, 93 bytes"
+    yield compare("pickle", what, (reduced, plain), "ns", versus=peer)
 
 
 def read(settings: Settings) -> Iterator[Row]:
@@ -106,13 +121,14 @@ def read(settings: Settings) -> Iterator[Row]:
     array = sharena.empty(size_bytes // 8)
     array.fill(1)
     count = settings.pick(9, 2)
+    heap = os.environ["SHARENA_HEAP"]  # the receiver has joined it before, as a worker has
     ours, peer = [], []
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         array.tofile(file)
         file.flush()
         for nth in range(count):
             handle = sharena.handle(array).hex()
-            figures = fresh("read", handle, file.name, nth % 2)
+            figures = fresh("read", handle, file.name, nth % 2, SHARENA_HEAP=heap)
             ours.append(figures["sharena"])
             peer.append(figures["memmap"])
     yield compare(

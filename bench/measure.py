@@ -123,11 +123,15 @@ def loop(statement: str, number: int, names: dict[str, object], scale: float = 1
 
 
 def fresh(probe: str, *arguments: object, **environment: str):
-    """Run a function of fresh.py in a new interpreter; return what it measured."""
+    """Run a function of fresh.py in a new interpreter; return what it measured.
+
+    Its default heap is its own, unless it is given the name of another.
+    """
+    kept = {key: value for key, value in os.environ.items() if key != "SHARENA_HEAP"}
     done = subprocess.run(
         [sys.executable, str(HERE / "fresh.py"), probe, *map(str, arguments)],
         check=True,
-        env={**os.environ, **environment},
+        env={**kept, **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
