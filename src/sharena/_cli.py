@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,8 +133,8 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
     }
     if heap is None:
         # Not attached, but /proc knows who has it open.
-        pids = [{"pid": pid, **_state(pid)} for pid in backing.openers]
-        return {**described, "error": error, "processes": pids}
+        openers = [{"pid": pid, **_state(pid, backing.openers)} for pid in backing.openers]
+        return {**described, "error": error, "processes": openers}
     stats = heap.stats()
     for field in (
         "live_bytes retained_bytes limit_bytes committed_bytes stranded_bytes "
@@ -142,7 +142,8 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
     ).split():
         described[field] = getattr(stats, field)
     processes = [process for process in heap.processes() if process.pid != os.getpid()]
-    described["processes"] = [_describe_process(process) for process in processes]
+    pids = [process.pid for process in processes]
+    described["processes"] = [_describe_process(process, pids) for process in processes]
     described["tickets"] = [
         {
             "size_bytes": ticket.size_bytes,
@@ -158,7 +159,7 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
     return described
 
 
-def _describe_process(process: Any) -> dict[str, Any]:
+def _describe_process(process: Any, holders: Collection[int]) -> dict[str, Any]:
     return {
         "pid": process.pid,
         "command": process.command,
@@ -166,18 +167,18 @@ def _describe_process(process: Any) -> dict[str, Any]:
         "blocks": process.blocks,
         "bytes": process.bytes,
         "guests": process.guests,
-        **(_state(process.pid) if process.alive else _DEAD),
+        **(_state(process.pid, holders) if process.alive else _DEAD),
     }
 
 
 _DEAD = {"alive": False, "stopped": False, "orphaned": False}
 
 
-def _state(pid: int) -> dict[str, bool]:
+def _state(pid: int, holders: Collection[int]) -> dict[str, bool]:
     state = _survey.process(pid)
     if state is None:
         return _DEAD
-    return {"alive": True, "stopped": state.stopped, "orphaned": state.orphaned}
+    return {"alive": True, "stopped": state.stopped, "orphaned": state.orphaned(holders)}
 
 
 def _largest_blocks(heap: Heap, count: int) -> list[dict[str, Any]]:

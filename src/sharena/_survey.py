@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,9 +55,13 @@ class Process:
     def stopped(self) -> bool:
         return self.state in "Tt"
 
-    @property
-    def orphaned(self) -> bool:
-        return self.parent == 1
+    def orphaned(self, holders: Collection[int]) -> bool:
+        """Left behind by a parent that is gone.
+
+        In a container a program may be process 1 itself, and its workers no orphans: then
+        it is among those that hold the heap.
+        """
+        return self.parent == 1 and 1 not in holders
 
 
 def backings() -> list[Backing]:

@@ -118,11 +118,16 @@ def test_ls_does_not_disturb(cli, holder):
         assert (heap.stats().live_bytes, heap.stats().processes) == before
 
 
-def test_ls_leaves_out_its_own_heap(cli):
-    heaps = listed(cli)
-    mine = sharena.Heap.default().uuid
-    assert set(heaps) - {mine} == set() or all(heap["processes"] for heap in heaps.values())
-    assert mine in heaps  # that of this process is seen
+def test_ls_leaves_out_its_own_heap(run_python):
+    text = (
+        "import sharena, sharena._cli\n"
+        "sharena._cli.main(['ls', '--json'])\n"
+        "print(sharena.Heap.default().uuid)\n"
+    )
+    heaps, _, own = run_python("-c", text).stdout.strip().rpartition("\n")
+    uuids = {heap["uuid"] for heap in json.loads(heaps)}
+    assert sharena.Heap.default().uuid in uuids  # this process's is seen
+    assert own not in uuids
 
 
 def test_ls_shows_what_it_cannot_attach(cli, name):
@@ -193,7 +198,9 @@ def test_states_of_processes():
     assert me.parent == os.getppid()
     assert not me.stopped
     assert _survey.Process("T", 1).stopped
-    assert _survey.Process("S", 1).orphaned
+    assert _survey.Process("S", 1).orphaned([5, 6])
+    assert not _survey.Process("S", 1).orphaned([1, 5, 6])
+    assert not _survey.Process("S", 5).orphaned([5, 6])
     assert _survey.process(2**22 + 5) is None
 
 
