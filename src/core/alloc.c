@@ -1,4 +1,4 @@
-/* Blocks for the public: allocate, release, retain, reallocate, find.
+/* Blocks for the public: allocate, release, retain, find.
  *
  * The fast paths are here: allocating from, and releasing to, the current slab of the
  * thread's own lane takes no atomic read-modify-write and no lock.  Everything else goes down
@@ -29,13 +29,13 @@ static void reclaim(sharena_heap *h)
     shr__recount(h);
 }
 
-static int is_shortage(int code)
+int shr__is_shortage(int code)
 {
     return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM ||
            code == SHARENA_ERESERVE;
 }
 
-static int no_stretch(sharena_heap *h, uint64_t bytes)
+int shr__no_stretch(sharena_heap *h, uint64_t bytes)
 {
     char name[96];
 
@@ -118,13 +118,13 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
         look_around(h);
         code = shr__small(h, l, class, RUN_GROW, offset);
     }
-    if (is_shortage(code)) {
+    if (shr__is_shortage(code)) {
         reclaim(h);
         code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
     }
     if (code == SHARENA_EFULL)
         return full(h, shr__classes[class].size);
-    return code == SHARENA_ERESERVE ? no_stretch(h, shr__classes[class].size) : code;
+    return code == SHARENA_ERESERVE ? shr__no_stretch(h, shr__classes[class].size) : code;
 }
 
 /* Takes, commits and publishes a run: from here on it is in the table of holdings. */
@@ -167,7 +167,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     if (code)
         return code;
     if (size > h->data_bytes || units > h->n_units)
-        return no_stretch(h, size);
+        return shr__no_stretch(h, size);
     if (units > h->limit_units) {
         char name[96];
         return shr__fail(SHARENA_EFULL,
@@ -182,7 +182,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
         look_around(h);
         code = run_try(h, units, align_units, RUN_GROW, zero, &unit);
     }
-    if (is_shortage(code)) {
+    if (shr__is_shortage(code)) {
         reclaim(h);
         code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
     }
@@ -190,7 +190,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
         *offset = unit << SHR_UNIT_SHIFT;
     if (code == SHARENA_EFULL)
         return full(h, size);
-    return code == SHARENA_ERESERVE ? no_stretch(h, size) : code;
+    return code == SHARENA_ERESERVE ? shr__no_stretch(h, size) : code;
 }
 
 static struct lane *own_lane(const sharena_heap *h)
@@ -268,7 +268,7 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
 
 /* ---- release --------------------------------------------------------------------------------- */
 
-static int not_held(const sharena_heap *h, const void *p)
+int shr__not_held(const sharena_heap *h, const void *p)
 {
     char name[96];
 
@@ -278,7 +278,7 @@ static int not_held(const sharena_heap *h, const void *p)
 
 static __attribute__((noinline)) int release_slow(sharena_heap *h, const void *block)
 {
-    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? not_held(h, block) : 0;
+    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? shr__not_held(h, block) : 0;
 }
 
 static __attribute__((noinline)) void keep_house(sharena_heap *h, struct lane *l, struct slab *s)
@@ -297,7 +297,7 @@ int sharena_release(sharena_heap *h, const void *block)
     struct slab *s;
 
     if (SHR_UNLIKELY(offset >= h->data_bytes))
-        return not_held(h, block);
+        return shr__not_held(h, block);
     if (SHR_UNLIKELY(!l || !shr__enter(l)))
         return release_slow(h, block);
     s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
@@ -308,7 +308,7 @@ int sharena_release(sharena_heap *h, const void *block)
         if (SHR_UNLIKELY(i >= s->capacity || (uint64_t)i * s->size != within ||
                          load8_relaxed(&s->idle[i]))) {
             shr__exit(l);
-            return not_held(h, block);
+            return shr__not_held(h, block);
         }
         m = s->magazine;
         if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end)) {
@@ -361,7 +361,7 @@ int sharena_retain(sharena_heap *h, const void *block)
     shr__unlock(d);
     if (code == SHARENA_ENOMEM)
         return shr__fail(code, "no private memory for one more reference");
-    return code ? not_held(h, block) : 0;
+    return code ? shr__not_held(h, block) : 0;
 }
 
 /* ---- find ----------------------------------------------------------------------------------------- */
@@ -372,130 +372,10 @@ int sharena_find(sharena_heap *h, const void *address, sharena_block *out)
     struct block b;
 
     if (shr__decode_within(h, offset, &b) != 0 || !shr__holds(h, &b))
-        return not_held(h, address);
+        return shr__not_held(h, address);
     shr__describe(h, &b, out);
     if (offset - b.offset >= out->size_bytes)
-        return not_held(h, address);
-    return 0;
-}
-
-/* ---- reallocate -------------------------------------------------------------------------------------- */
-
-/* Held once, and nobody else can know it: it may change its size in place. */
-static struct holding *exclusive(sharena_heap *h, struct shard *d, const struct block *b)
-{
-    struct holding *e = shr__holding(d, b->offset);
-
-    return e && e->count == 1 && !shr__marks(b) && load64_relaxed(b->mask) == h->mine ? e : NULL;
-}
-
-static int shrink_run(sharena_heap *h, struct block *b, uint64_t units)
-{
-    struct shard *d = shr__lock(h, b->head);
-    struct holding *e = exclusive(h, d, b);
-    uint64_t tail = 0;
-
-    if (e && e->units > units) {
-        tail = e->units - units;
-        (void)shr__retained_add(h, b->head + units, tail);
-        e->units = (uint32_t)units;
-        shr__run_split(h, b->head + units);
-    }
-    shr__unlock(d);
-    if (tail) {
-        shr__run_freed(h, b->head + units, tail);
-        shr__retain_check(h, b->head + units);
-    }
-    return e != NULL;
-}
-
-/* Takes the `more` units behind the run, outside of any lock: 1 when they are held and
- * committed, 0 when they can't be had, or an error. */
-static int take_neighbour(sharena_heap *h, uint64_t next, uint64_t more)
-{
-    uint64_t end, used = load64_acquire(&h->control->used_units);
-    uint32_t forks = h->forks;
-    int code;
-
-    if (next >= used || load64_relaxed(&h->units[next].mask) || !shr__take(h, next))
-        return 0;
-    while ((end = shr__next_head(h, next)) < next + more)
-        if (end >= used || !shr__run_absorb(h, end)) {
-            shr__give(h, next);
-            return 0;
-        }
-    if (end > next + more)
-        shr__run_split(h, next + more);
-    shr__reuse(h, next, more);
-    code = shr__commit(h, next, more, 0);
-    if (h->forks != forks)
-        return code;
-    if (code == 0)
-        return 1;
-    shr__run_undo(h, next, more);
-    return is_shortage(code) ? 0 : code;
-}
-
-static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t units)
-{
-    uint64_t next = b->head + have;
-    struct holding *e;
-    struct shard *d;
-    int code = units > h->n_units - b->head ? 0 : take_neighbour(h, next, units - have);
-
-    if (code <= 0)
-        return code;
-    d = shr__lock(h, b->head);
-    e = exclusive(h, d, b);
-    if (e && e->units == have) {
-        shr__run_join(h, next);
-        e->units = (uint32_t)units;
-    } else {
-        e = NULL;
-    }
-    shr__unlock(d);
-    if (!e)
-        shr__run_undo(h, next, units - have);
-    return e != NULL;
-}
-
-/* 1: the block has the new size where it is; 0: it must move; or an error. */
-static int resize_in_place(sharena_heap *h, struct block *b, uint64_t old_bytes, size_t size)
-{
-    uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
-    uint64_t have = old_bytes >> SHR_UNIT_SHIFT;
-
-    if (b->class)
-        return size <= old_bytes && size * 2 > old_bytes;
-    if (size <= SHR_SMALL_MAX || units == have)
-        return size > SHR_SMALL_MAX;
-    return units < have ? shrink_run(h, b, units) : grow_run(h, b, have, units);
-}
-
-int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
-{
-    uint64_t offset = (uint64_t)((uint8_t *)block - h->data);
-    sharena_block old;
-    struct block b;
-    void *fresh;
-    int code = sharena_find(h, block, &old);
-
-    if (code || old.start != block || shr__decode(h, offset, &b) != 0)
-        return code ? code : not_held(h, block);
-    size += size == 0;
-    if (size > h->data_bytes)
-        return no_stretch(h, size);
-    code = resize_in_place(h, &b, old.size_bytes, size);
-    if (code > 0)
-        *out = block;
-    if (code)
-        return code > 0 ? 0 : code;
-    code = sharena_allocate(h, size, 0, 0, &fresh);
-    if (code)
-        return code;
-    memcpy(fresh, block, size < old.size_bytes ? size : old.size_bytes);
-    (void)sharena_release(h, block);
-    *out = fresh;
+        return shr__not_held(h, address);
     return 0;
 }
 

@@ -96,9 +96,8 @@ int shr__head(const sharena_heap *h, uint64_t unit)
  * damaged heap says. */
 uint64_t shr__next_head(const sharena_heap *h, uint64_t unit)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), at = unit + 1, bits;
+    uint64_t used = shr__used(h), at = unit + 1, bits;
 
-    used = used < h->n_units ? used : h->n_units;
     if (at >= used)
         return at;
     bits = heads_word(h, at >> 6) >> (at & 63);
@@ -161,8 +160,7 @@ int shr__decode_within(sharena_heap *h, uint64_t offset, struct block *b)
     uint64_t unit = offset >> SHR_UNIT_SHIFT;
     uint32_t word;
 
-    if (offset >= h->data_bytes || unit >= load64_acquire(&h->control->used_units) ||
-        unit >= h->n_units)
+    if (offset >= h->data_bytes || unit >= shr__used(h))
         return SHARENA_ESTALE;
     word = load32_acquire(&h->units[unit].class);
     if (word)
@@ -185,8 +183,7 @@ int shr__decode(sharena_heap *h, uint64_t offset, struct block *b)
     uint32_t word;
     int code;
 
-    if (offset >= h->data_bytes || unit >= load64_acquire(&h->control->used_units) ||
-        unit >= h->n_units)
+    if (offset >= h->data_bytes || unit >= shr__used(h))
         return SHARENA_ESTALE;
     word = load32_acquire(&h->units[unit].class);
     if (word) {

@@ -101,9 +101,8 @@ static void each_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t 
 static void each_held(sharena_heap *h, uint64_t bit,
                       void (*act)(sharena_heap *, const struct block *, uint64_t))
 {
-    uint64_t used = load64_acquire(&h->control->used_units);
+    uint64_t used = shr__used(h);
 
-    used = used < h->n_units ? used : h->n_units;
     for (uint64_t u = 0; u < used; u++) {
         uint32_t class;
         if (!(load64_relaxed(&h->units[u].touch) & h->mine))
@@ -178,7 +177,7 @@ static void parent(void)
             continue;
         if (h->embryo_guest) {
             shr__sys_lock_page_fork(h->lock_page, 0);
-            h->guests++;
+            h->guests++; /* a fork that failed counts too: it can't be told here */
             (void)add32_relaxed(&shr__slot(h, h->slot)->guests, 1);
         } else {
             shr__sys_lock_page_drop(h->embryo_page);

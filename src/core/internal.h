@@ -2,8 +2,8 @@
  *
  * The files are a ladder, each calls only downward:
  *   sys · error · room · super · process · descriptor · commit · run · retain · slab · lane ·
- *   small · release · ticket · name · reap · alloc · trace · fork · check · stats ·
- *   join · heap
+ *   bin · magazine · small · release · ticket · handle · name · reap · alloc · resize · trace ·
+ *   fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -340,6 +340,14 @@ static inline struct shard *shr__shard(sharena_heap *h, uint64_t unit)
 {
     return &h->shards[unit % SHR_SHARDS];
 }
+/* Units that may be in use; never more than there are. */
+static inline uint64_t shr__used(const sharena_heap *h)
+{
+    uint64_t used = load64_acquire(&h->control->used_units);
+
+    return used < h->n_units ? used : h->n_units;
+}
+
 /* The tiling. */
 int shr__head(const sharena_heap *h, uint64_t unit); /* acquire */
 uint64_t shr__next_head(const sharena_heap *h, uint64_t unit);
@@ -455,6 +463,28 @@ void shr__lanes_stop(sharena_heap *h); /* lanes_lock held; waits until none is b
 void shr__lanes_go(sharena_heap *h);
 void shr__lanes_init(void);
 
+/* ---- bin.c: in the bracket, or while the lane is stopped ---------------------------------------- */
+
+int shr__bin_has_free(const struct slab *);
+int shr__bin_is_empty(const struct slab *);
+uint32_t shr__bin_private(const struct slab *);
+void shr__bin_unlink(struct lane *, struct slab *);
+void shr__bin_link(struct lane *, struct slab *, uint32_t list);
+void shr__bin_map(sharena_heap *h, const struct slab *, struct slab *to); /* slab_of */
+void shr__bin_part(struct lane *, struct slab *);
+/* Puts a slab that is in no list where it belongs; returns it if it is to be retired. */
+struct slab *shr__bin_place(struct lane *, struct slab *);
+void shr__rescan(sharena_heap *h, struct slab *);
+/* Outside of it: private structs. */
+struct slab *shr__slab_struct(sharena_heap *h, uint32_t class); /* NULL: no memory */
+void shr__slab_struct_at(sharena_heap *h, struct slab *, uint64_t unit);
+void shr__slab_struct_free(sharena_heap *h, struct slab *);
+
+/* ---- magazine.c ---------------------------------------------------------------------------------- */
+
+uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *, uint32_t class);
+void **shr__magazine_new(const struct lane *, uint32_t class, uint32_t room);
+
 /* ---- small.c -------------------------------------------------------------------------------- */
 
 /* RUN_ flags as for shr__run_find(); what it allocates is committed. */
@@ -499,6 +529,12 @@ void shr__names_repair(sharena_heap *h); /* if the changer is dead */
 
 int shr__reap(sharena_heap *h, unsigned *reaped, int force);
 void shr__reap_self(sharena_heap *h); /* clean detach */
+
+/* ---- alloc.c -------------------------------------------------------------------------------------- */
+
+int shr__is_shortage(int code);
+int shr__no_stretch(sharena_heap *h, uint64_t bytes);
+int shr__not_held(const sharena_heap *h, const void *p);
 
 /* ---- fork.c --------------------------------------------------------------------------------------- */
 

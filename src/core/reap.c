@@ -115,10 +115,9 @@ static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
 /* Every bit of the slot; 0 when none is left. */
 static int clear_slot(sharena_heap *h, unsigned slot)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), dead = (uint64_t)1 << slot;
+    uint64_t used = shr__used(h), dead = (uint64_t)1 << slot;
     int failed = 0;
 
-    used = used < h->n_units ? used : h->n_units;
     for (uint64_t u = 0; u < used; u++) {
         struct unit_shm *p = &h->units[u];
         uint32_t class;

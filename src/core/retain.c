@@ -89,7 +89,7 @@ uint64_t shr__punch_run(sharena_heap *h, uint64_t unit, uint64_t want)
 
 uint64_t shr__punch_free(sharena_heap *h, uint64_t want)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), freed = 0;
+    uint64_t used = shr__used(h), freed = 0;
     uint64_t u = used < h->n_units ? used : h->n_units;
 
     while (u > 0 && freed < want) {
@@ -146,9 +146,8 @@ static uint64_t metadata_bytes(const sharena_heap *h, uint64_t used)
 /* The counters from the bits: before anyone is refused, and in a trim. */
 void shr__recount(sharena_heap *h)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), retained = 0, before;
+    uint64_t used = shr__used(h), retained = 0, before;
 
-    used = used < h->n_units ? used : h->n_units;
     before = load64_relaxed(&h->control->retained_units);
     for (uint64_t u = 0, end; u < used; u = end) {
         end = shr__next_head(h, u);

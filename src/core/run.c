@@ -159,7 +159,7 @@ static int take_stretch(sharena_heap *h, uint64_t first, const struct wish *w, u
     if (!shr__take(h, first))
         return 0;
     while ((end = shr__next_head(h, first)) < first + need) {
-        if (end >= load64_relaxed(&h->control->used_units) || !shr__run_absorb(h, end)) {
+        if (end >= shr__used(h) || !shr__run_absorb(h, end)) {
             shr__give(h, first);
             return 0;
         }
@@ -218,9 +218,8 @@ static int search_extent(sharena_heap *h, uint64_t *at, uint64_t used, const str
 static int search(sharena_heap *h, const struct wish *w, unsigned flags, uint64_t from,
                   uint64_t to, uint64_t *unit)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), u = from;
+    uint64_t used = shr__used(h), u = from;
 
-    used = used < h->n_units ? used : h->n_units;
     to = to < used ? to : used;
     if (u && u < to)
         u = shr__next_head(h, u - 1);
@@ -292,7 +291,7 @@ static int grow_part(sharena_heap *h, uint64_t base, uint64_t from, uint64_t to,
  * one store that decides.  Another process may do so at once; then theirs counts. */
 int shr__grow(sharena_heap *h, uint64_t units)
 {
-    uint64_t used = load64_acquire(&h->control->used_units), more, to, bytes = 0;
+    uint64_t used = shr__used(h), more, to, bytes = 0;
     const struct super_shm *s = &h->super;
     int code;
 

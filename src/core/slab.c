@@ -230,10 +230,9 @@ int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from)
 
 unsigned shr__slabs_collect(sharena_heap *h)
 {
-    uint64_t used = load64_acquire(&h->control->used_units);
+    uint64_t used = shr__used(h);
     unsigned collected = 0;
 
-    used = used < h->n_units ? used : h->n_units;
     for (uint64_t u = 0; u < used; u = shr__next_head(h, u))
         if (load64_acquire(&h->units[u].mask) == SHR_BIT_S && shr__slab_looks_empty(h, u, 0))
             collected += (unsigned)shr__slab_collect(h, u);
@@ -253,12 +252,11 @@ void shr__slab_let_go(sharena_heap *h, uint64_t unit, uint32_t class)
 uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class)
 {
     uint32_t seen = load32_acquire(&h->control->abandoned[class]), looks = 0;
-    uint64_t used = load64_acquire(&h->control->used_units);
+    uint64_t used = shr__used(h);
     uint64_t u = load32_relaxed(&h->adopt_at[class]);
 
     if (seen == load32_relaxed(&h->adopt_seen[class]))
         return UINT64_MAX;
-    used = used < h->n_units ? used : h->n_units;
     for (; u < used && looks < ADOPT_LOOKS; u = shr__next_head(h, u), looks++) {
         struct unit_shm *p = &h->units[u];
         uint32_t got;

@@ -1,7 +1,8 @@
 /* Figures about a heap: a walk over heads, headers and masks below used_units.
  *
- * Read-only and without locks, so on a heap in use the figures are of slightly different
- * moments; nothing depends on them. */
+ * What this process's lanes keep at hand is put back first; beyond that it is read-only and
+ * without locks, so on a heap in use the figures are of slightly different moments, and count
+ * what other processes keep at hand as held.  Nothing depends on them. */
 #include "internal.h"
 
 struct tally {
@@ -81,9 +82,8 @@ static void count_slab(struct tally *t, uint64_t unit, uint32_t class)
 static void walk(struct tally *t)
 {
     sharena_heap *h = t->h;
-    uint64_t used = load64_acquire(&h->control->used_units);
+    uint64_t used = shr__used(h);
 
-    used = used < h->n_units ? used : h->n_units;
     shr__lanes_flush(h); /* what lies at hand is not in use */
     for (uint64_t u = 0, end; u < used && !t->stop; u = end) {
         uint64_t m = load64_acquire(&h->units[u].mask);
@@ -121,7 +121,7 @@ int sharena_stats_read(sharena_heap *h, sharena_stats *out)
 {
     sharena_stats s = {0};
     struct tally t = {.h = h, .s = &s};
-    uint64_t used = load64_acquire(&h->control->used_units);
+    uint64_t used = shr__used(h);
 
     memcpy(s.uuid, h->super.uuid, 16);
     s.limit_bytes = h->super.limit_bytes;

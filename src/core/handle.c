@@ -1,0 +1,183 @@
+/* Handles for the public: export, acquire, give back, expire.
+ *
+ * Each takes the block's unit lock once; what it owes for a dropped reference, or for a block
+ * that left its lane, comes after.  The protocol is ticket.c's.
+ */
+#include "internal.h"
+
+int shr__usable(sharena_heap *h)
+{
+    char name[96];
+
+    if (SHR_LIKELY(!h->guest))
+        return 0;
+    return shr__fail(SHARENA_EPROCESSES,
+                     "%s: this process was forked when all %u process slots were taken; it may "
+                     "use the arrays it inherited, but not allocate, load or send; use fewer "
+                     "processes at a time",
+                     shr__label(h, name), SHR_PROCESSES);
+}
+
+void shr__describe(sharena_heap *h, const struct block *b, sharena_block *out)
+{
+    out->start = h->data + b->offset;
+    out->size_bytes = b->class ? b->size
+                               : (shr__next_head(h, b->head) - b->head) << SHR_UNIT_SHIFT;
+    out->number = shr__number(b);
+}
+
+static int stale(sharena_heap *h, int code)
+{
+    char name[96];
+
+    if (code == SHARENA_ESTALE)
+        return shr__fail(code,
+                         "the array is gone from %s: every process that held it dropped it or "
+                         "died, and the handle was spent or expired; keep the array until the "
+                         "receiver has it, or send a fresh handle for each load",
+                         shr__label(h, name));
+    if (code == SHARENA_ENOMEM)
+        return shr__fail(code, "no private memory for the tables of %s", shr__label(h, name));
+    return shr__fail(code, "%s: %s", shr__label(h, name), sharena_strerror(code));
+}
+
+/* Takes a reference to a life of a block, and spends a use of the handle, if there is one. */
+int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharena_handle *handle,
+                 sharena_block *out)
+{
+    struct shard *d;
+    struct block b;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
+    code = shr__decode(h, offset, &b);
+    if (code == 0)
+        code = shr__hold(h, d, &b, number);
+    if (code == 0) {
+        if (handle)
+            shr__ticket_spend(h, &b, handle, 0);
+        shr__describe(h, &b, out);
+    }
+    shr__unlock(d);
+    if (code)
+        return stale(h, code);
+    if (b.class && shr__slab_at(h, b.head))
+        shr__slab_left(h, b.head);
+    return 0;
+}
+
+static int wrong_heap(const sharena_heap *h, const sharena_handle *handle)
+{
+    char name[96];
+
+    if (handle->machine != h->super.machine)
+        return shr__fail(SHARENA_EREMOTE, "the handle comes from another machine; handles only "
+                                          "work on the machine they were made on: send the data");
+    if (memcmp(handle->heap, h->super.uuid, 16) != 0)
+        return shr__fail(SHARENA_EINVAL, "the handle does not belong to %s", shr__label(h, name));
+    return 0;
+}
+
+int sharena_acquire(sharena_heap *h, const sharena_handle *handle, sharena_block *out)
+{
+    int code = wrong_heap(h, handle);
+
+    return code ? code : shr__acquire(h, handle->offset, handle->number, handle, out);
+}
+
+static void fill_handle(sharena_heap *h, sharena_handle *out)
+{
+    memcpy(out->heap, h->super.uuid, 16);
+    out->machine = h->super.machine;
+    out->pid = shr__sys_pid();
+    out->fd = (int32_t)load32_relaxed(&h->fd);
+    out->uid = shr__sys_uid();
+    out->reserved = 0;
+}
+
+int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_handle *out)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    sharena_handle made;
+    struct block b;
+    char name[96];
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    if (uses == 0 || uses > SHR_TICKET_BITS)
+        return shr__fail(SHARENA_EINVAL, "a handle can be loaded 1 to %u times, not %u",
+                         SHR_TICKET_BITS, uses);
+    memset(&made, 0, sizeof made);
+    fill_handle(h, &made);
+    for (unsigned attempt = 0; attempt < 3; attempt++) {
+        struct shard *d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
+        code = shr__decode(h, offset, &b);
+        if (code == 0 && !shr__is_mine(h, d, &b))
+            code = SHARENA_ENOTHELD;
+        if (code == 0) {
+            made.offset = offset;
+            made.number = shr__number(&b);
+            code = shr__ticket_make(h, &b, made.number, uses, &made);
+        }
+        shr__unlock(d);
+        if (shr__make_room(h, code))
+            continue;
+        if (code != SHARENA_ETICKETS || attempt == 2)
+            break;
+        shr__tickets_expire(h, h->super.grace_ms, attempt == 0, NULL);
+    }
+    if (code == SHARENA_ESTALE)
+        code = SHARENA_ENOTHELD;
+    if (code == SHARENA_ETICKETS)
+        return shr__fail(code,
+                         "%s: too many handles are in flight (one array can have %u loads ahead "
+                         "of it); receive or expire some, or send larger pieces",
+                         shr__label(h, name), SHR_TICKET_WINDOW * SHR_TICKET_BITS);
+    if (code)
+        return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM
+                   ? code
+                   : shr__fail(code, "%s: %s", shr__label(h, name), sharena_strerror(code));
+    *out = made;
+    if (b.class && shr__slab_at(h, b.head))
+        shr__slab_left(h, b.head);
+    return 0;
+}
+
+int sharena_give_back(sharena_heap *h, const sharena_handle *handle)
+{
+    sharena_block got;
+    struct shard *d;
+    struct block b;
+    int code = wrong_heap(h, handle), how = DROP_KEPT;
+
+    if (code == 0)
+        code = shr__acquire(h, handle->offset, handle->number, NULL, &got);
+    if (code)
+        return code;
+    d = shr__lock(h, handle->offset >> SHR_UNIT_SHIFT);
+    code = shr__decode(h, handle->offset, &b);
+    if (code == 0) {
+        shr__ticket_spend(h, &b, handle, 1);
+        how = shr__drop(h, d, &b);
+    }
+    shr__unlock(d);
+    if (code == 0)
+        shr__after_drop(h, &b, how);
+    return code;
+}
+
+int sharena_ticket_expire(sharena_heap *h, uint64_t age_ms, size_t *out)
+{
+    size_t count = 0;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    shr__tickets_expire(h, age_ms, 0, &count);
+    if (out)
+        *out = count;
+    return 0;
+}
