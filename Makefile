@@ -91,7 +91,8 @@ asan: $(VENV)/.build ## the C tests under AddressSanitizer and UBSan
 
 .PHONY: tsan
 tsan: export TEST_SLOWNESS = 10
-tsan: export TSAN_OPTIONS = halt_on_error=1:die_after_fork=0
+# A forker holds more locks than the deadlock detector counts (64).
+tsan: export TSAN_OPTIONS = halt_on_error=1:die_after_fork=0:detect_deadlocks=0
 tsan: $(VENV)/.build ## the C tests under ThreadSanitizer
 	$(call c_build,tsan,-Db_sanitize=thread -Db_lundef=false)
 	setarch -R $(call c_test,tsan,--suite core -t 10)
