@@ -2,7 +2,7 @@
 """Run the models: every case of cases.txt is one complete search by spin.
 
     run.py                all cases (about an hour, one at a time, at most 7 GB)
-    run.py --quick        those marked quick (two minutes)
+    run.py --quick        those marked quick (two minutes, two at a time)
     run.py NAME...        the cases of these models, or these cases
     run.py --trail CASE   the shortest way to the fault that a case finds
     run.py --list         the cases
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,11 +102,15 @@ def search(case: Case, folder: Path, *options: str) -> Result:
     return Result(fault[1] if fault else "", complete, states[1] if states else "?", seconds)
 
 
-def run(cases: list[Case]) -> int:
+def search_apart(case: Case) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        return search(case, Path(folder))
+
+
+def run(cases: list[Case], jobs: int) -> int:
     failed = 0
-    for case in cases:
-        with tempfile.TemporaryDirectory() as folder:
-            result = search(case, Path(folder))
+    pool = ThreadPoolExecutor(jobs)
+    for case, result in zip(cases, pool.map(search_apart, cases)):
         good = bool(result.fault) if case.caught else result.complete
         failed += not good
         found = "fault found" if result.fault else "no fault" if result.complete else "search not complete"
@@ -137,6 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="model, or MODEL/CASE")
     parser.add_argument("--quick", action="store_true", help="only the cases marked quick")
+    parser.add_argument("--jobs", type=int, metavar="N", help="cases at a time (default: 2 with --quick, else 1)")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
     parser.add_argument("--trail", metavar="CASE", help="print the shortest way to the fault of MODEL/CASE")
     args = parser.parse_args()
@@ -154,7 +160,7 @@ def main() -> int:
         for c in cases:
             print(f"{c.name:42} {'quick' if c.quick else 'full ':5} {'caught' if c.caught else 'ok':6} {' '.join(c.flags)}")
         return 0
-    return run(cases)
+    return run(cases, args.jobs or (2 if args.quick else 1))
 
 
 if __name__ == "__main__":
