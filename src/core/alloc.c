@@ -176,7 +176,6 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
                          (unsigned long long)size, shr__label(h, name),
                          (unsigned long long)h->super.limit_bytes);
     }
-    shr__decay(h);
     code = run_try(h, units, align_units, 0, zero, &unit);
     if (code == SHARENA_ERESERVE) {
         look_around(h);
@@ -186,8 +185,10 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
         reclaim(h);
         code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
     }
-    if (code == 0)
+    if (code == 0) {
         *offset = unit << SHR_UNIT_SHIFT;
+        shr__decay(h); /* not before: what is wanted now is not idle */
+    }
     if (code == SHARENA_EFULL)
         return full(h, size);
     return code == SHARENA_ERESERVE ? shr__no_stretch(h, size) : code;
@@ -230,40 +231,58 @@ static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size,
     return code;
 }
 
-int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+/* From the lane's magazine or its current slab. */
+static __attribute__((noinline)) int allocate_small(sharena_heap *h, size_t size, size_t align,
+                                                    unsigned flags, void **out)
 {
     struct lane *l = own_lane(h);
     struct slab *s;
-    uint32_t class;
     void *p;
 
-    if (SHR_UNLIKELY(size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
-                     flags > SHARENA_ZERO || !l || !shr__enter(l)))
+    if (size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
+        flags > SHARENA_ZERO || !l || !shr__enter(l))
         return allocate_slow(h, size, align, flags, out);
-    class = shr__class_of[(size + 15) >> 4];
-    p = l->magazines[class].top[-1];
-    if (SHR_LIKELY(p != NULL)) {
-        l->magazines[class].top--;
-        s = shr__slab_at(h, (uint64_t)((uint8_t *)p - h->data) >> SHR_UNIT_SHIFT);
-        if (SHR_LIKELY(s != NULL))
-            store8_relaxed(&s->idle[(uint64_t)((uint8_t *)p - s->start) * s->reciprocal >> 40], 0);
+    s = l->bins[shr__class_of[(size + 15) >> 4]].current;
+    if (!s || !load32_relaxed(&s->n_free)) {
         shr__exit(l);
-        if (flags)
-            memset(p, 0, size);
-        *out = p;
-        return 0;
+        return allocate_slow(h, size, align, flags, out);
     }
-    s = l->bins[class].current;
-    if (SHR_LIKELY(s && load32_relaxed(&s->n_free))) {
-        p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
-        shr__exit(l);
-        if (flags)
-            memset(p, 0, size);
-        *out = p;
-        return 0;
-    }
+    p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
     shr__exit(l);
-    return allocate_slow(h, size, align, flags, out);
+    if (flags)
+        memset(p, 0, size);
+    *out = p;
+    return 0;
+}
+
+static __attribute__((noinline)) int zeroed(void *p, size_t size)
+{
+    memset(p, 0, size);
+    return 0;
+}
+
+/* Only what lies at hand; everything else is somebody else's, reached by a jump. */
+int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+{
+    struct lane *l = own_lane(h);
+
+    if (SHR_LIKELY(size - 1 < SHR_SMALL_MAX && (align | flags) <= 1 && l && shr__enter(l))) {
+        struct magazine *m = &l->magazines[shr__class_of[(size + 15) >> 4]];
+        void **top = m->top, *p = top[-1];
+        if (SHR_LIKELY(p != NULL)) {
+            const struct slab *s =
+                shr__slab_at(h, (uint64_t)((uint8_t *)p - h->data) >> SHR_UNIT_SHIFT);
+            m->top = top - 1;
+            if (SHR_LIKELY(s != NULL))
+                store8_relaxed(
+                    &s->idle[(uint64_t)((uint8_t *)p - s->start) * s->reciprocal >> 40], 0);
+            shr__exit(l);
+            *out = p;
+            return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
+        }
+        shr__exit(l);
+    }
+    return allocate_small(h, size, align, flags, out);
 }
 
 /* ---- release --------------------------------------------------------------------------------- */
@@ -289,53 +308,72 @@ static __attribute__((noinline)) void keep_house(sharena_heap *h, struct lane *l
     shr__slab_retire(h, retired);
 }
 
+/* To its slab's stack, if a lane of this thread owns it and plain stores will do. */
+static __attribute__((noinline)) int release_small(sharena_heap *h, const void *block)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data), within;
+    struct lane *l = own_lane(h);
+    struct slab *s;
+    uint32_t i, n;
+
+    if (offset >= h->data_bytes)
+        return shr__not_held(h, block);
+    if (!l || !shr__enter(l))
+        return release_slow(h, block);
+    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+    if (!s || atomic_load_explicit(&s->lane, memory_order_relaxed) != l) {
+        shr__exit(l);
+        return release_slow(h, block);
+    }
+    within = (uint64_t)((const uint8_t *)block - s->start);
+    i = (uint32_t)(within * s->reciprocal >> 40);
+    n = load32_relaxed(&s->n_free);
+    if (i >= s->capacity || (uint64_t)i * s->size != within || load8_relaxed(&s->idle[i])) {
+        shr__exit(l);
+        return shr__not_held(h, block);
+    }
+    if (load64_relaxed(&s->descs[i].mask) != h->mine ||
+        load64_relaxed(&s->descs[i].gen) >> 62 || n >= s->capacity) {
+        shr__exit(l);
+        return release_slow(h, block);
+    }
+    store64_relaxed(&s->descs[i].mask, 0);
+    s->free[n] = (uint16_t)i;
+    store32_relaxed(&s->n_free, n + 1);
+    store8_relaxed(&s->idle[i], 1);
+    if (load32_relaxed(&s->list) == LIST_CURRENT)
+        shr__exit(l);
+    else
+        keep_house(h, l, s);
+    return 0;
+}
+
+/* Only what goes to hand: a block of the own lane, in a slab where nothing carries a mark. */
 int sharena_release(sharena_heap *h, const void *block)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     struct lane *l = own_lane(h);
-    struct magazine *m;
-    struct slab *s;
 
-    if (SHR_UNLIKELY(offset >= h->data_bytes))
-        return shr__not_held(h, block);
-    if (SHR_UNLIKELY(!l || !shr__enter(l)))
-        return release_slow(h, block);
-    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-    if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l)) {
-        uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
-        uint32_t i = (uint32_t)(within * s->reciprocal >> 40), n;
-        struct desc_shm *d;
-        if (SHR_UNLIKELY(i >= s->capacity || (uint64_t)i * s->size != within ||
-                         load8_relaxed(&s->idle[i]))) {
-            shr__exit(l);
-            return shr__not_held(h, block);
-        }
-        m = s->magazine;
-        if (SHR_LIKELY(!load32_relaxed(&s->left) && m->top != m->end)) {
-            /* nothing in the slab carries a mark: it stays ours, at hand */
-            SHR_ASSERT(load64_relaxed(&s->descs[i].mask) & h->mine);
-            store8_relaxed(&s->idle[i], 1);
-            *m->top++ = (void *)(uintptr_t)block;
-            shr__exit(l);
-            return 0;
-        }
-        d = &s->descs[i];
-        n = load32_relaxed(&s->n_free);
-        if (SHR_LIKELY(load64_relaxed(&d->mask) == h->mine && !(load64_relaxed(&d->gen) >> 62) &&
-                       n < s->capacity)) {
-            store64_relaxed(&d->mask, 0);
-            s->free[n] = (uint16_t)i;
-            store32_relaxed(&s->n_free, n + 1);
-            store8_relaxed(&s->idle[i], 1);
-            if (SHR_LIKELY(load32_relaxed(&s->list) == LIST_CURRENT))
+    if (SHR_LIKELY(offset < h->data_bytes && l && shr__enter(l))) {
+        struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+        if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
+                       !load32_relaxed(&s->left))) {
+            uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
+            shr_a8 *idle = &s->idle[within * s->reciprocal >> 40];
+            struct magazine *m = s->magazine;
+            void **top = m->top;
+            if (SHR_LIKELY(within < s->extent && within * s->divides < s->divides &&
+                           top != m->end && !load8_relaxed(idle))) {
+                *top = (void *)(uintptr_t)block;
+                m->top = top + 1;
+                store8_relaxed(idle, 1);
                 shr__exit(l);
-            else
-                keep_house(h, l, s);
-            return 0;
+                return 0;
+            }
         }
+        shr__exit(l);
     }
-    shr__exit(l);
-    return release_slow(h, block);
+    return release_small(h, block);
 }
 
 int sharena_retain(sharena_heap *h, const void *block)

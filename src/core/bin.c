@@ -197,6 +197,8 @@ struct slab *shr__slab_struct(sharena_heap *h, uint32_t class)
     for (uint32_t i = 0; i < c->capacity; i++)
         store8_relaxed(&s->idle[i], 0);
     s->reciprocal = c->reciprocal;
+    s->divides = UINT64_MAX / c->size + 1;
+    s->extent = c->size * c->capacity;
     s->size = c->size;
     s->capacity = c->capacity;
     store32_relaxed(&s->n_free, 0);

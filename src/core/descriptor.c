@@ -18,22 +18,29 @@
 
 #include "internal.h"
 
+#define SLAB_UNITS_MAX 8u
+
 struct shr_class shr__classes[SHR_CLASSES_MAX];
 uint32_t shr__n_classes;
 uint8_t shr__class_of[SHR_SMALL_MAX / 16 + 1];
 
-/* Slabs take the few units that waste least at the end; one unit up to 4 KiB. */
+/* A slab takes the fewest units that waste at most a sixteenth at the end; above 16 KiB also
+ * as many as hold eight blocks, so that not every other allocation needs a new slab. */
 static uint32_t slab_units(uint32_t size)
 {
     uint32_t best = 1, best_waste = UINT32_MAX;
 
-    for (uint32_t n = 1; n <= (size > 4096 ? 4u : 1u); n++) {
+    for (uint32_t n = 1; n <= SLAB_UNITS_MAX; n++) {
         uint32_t bytes = n << SHR_UNIT_SHIFT, waste = bytes % size * 64 / n;
-        if (waste * 17 < best_waste * 16 || best_waste == UINT32_MAX) {
+        if (size > 16384 && bytes / size < 8 && n < SLAB_UNITS_MAX && waste >= bytes / 16 / n)
+            continue;
+        if (size > 16384 && bytes / size < 4)
+            continue;
+        if (waste < best_waste) {
             best = n;
             best_waste = waste;
         }
-        if (waste == 0)
+        if (waste * n / 64 <= bytes / 16)
             break;
     }
     return best;
@@ -50,8 +57,9 @@ static void add_class(uint32_t size)
     c->reciprocal = (((uint64_t)1 << 40) + size - 1) / size;
 }
 
-/* Multiples of 16 to 64, of 64 to 1 KiB, then eight a doubling: at most 12.5 % apart above
- * 512 bytes; a multiple of 4 KiB is a class of its own, so such blocks are page aligned. */
+/* Multiples of 16 to 64, of 64 to 1 KiB, then eight a doubling, four above 32 KiB: at most
+ * 12.5 % apart above 512 bytes (25 % above 32 KiB, where a run would waste more); a multiple
+ * of 4 KiB is page aligned, as it is a class of its own. */
 static void make_classes(void)
 {
     uint32_t class = 1;
@@ -61,9 +69,11 @@ static void make_classes(void)
         add_class(size);
     for (uint32_t size = 64; size <= 1024; size += 64)
         add_class(size);
-    for (uint32_t base = 1024; base < SHR_SMALL_MAX; base *= 2)
+    for (uint32_t base = 1024; base < 32768; base *= 2)
         for (uint32_t i = 1; i <= 8; i++)
             add_class(base + i * base / 8);
+    for (uint32_t size = 40960; size <= SHR_SMALL_MAX; size += 8192)
+        add_class(size);
     for (uint32_t i = 0; i <= SHR_SMALL_MAX / 16; i++) {
         while (shr__classes[class].size < i * 16)
             class++;

@@ -84,12 +84,12 @@ void shr__thread_unlock(void)
     pthread_mutex_unlock(&threads_lock);
 }
 
-/* In a forked child only the forking thread lives on: the others' structs are dropped. */
+/* In a forked child only the forking thread lives on: the others' structs are dropped.  The
+ * prepare handler holds the lock. */
 void shr__thread_after_fork(void)
 {
     struct shr_thread *t = threads, *next;
 
-    (void)pthread_mutex_init(&threads_lock, NULL);
     for (; t; t = next) {
         next = t->next;
         if (t != shr__thread)
@@ -101,6 +101,7 @@ void shr__thread_after_fork(void)
         for (unsigned i = 0; i < SHR_HEAPS; i++)
             atomic_store_explicit(&threads->lanes[i], NULL, memory_order_relaxed);
     }
+    pthread_mutex_unlock(&threads_lock);
 }
 
 const char *sharena_strerror(int code)

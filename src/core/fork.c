@@ -37,16 +37,6 @@ static void unlock_heap(sharena_heap *h)
     pthread_mutex_unlock(&h->names_lock);
 }
 
-static void reset_locks(sharena_heap *h)
-{
-    (void)pthread_mutex_init(&h->leaf, NULL);
-    for (unsigned i = 0; i < SHR_SHARDS; i++)
-        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
-    (void)pthread_mutex_init(&h->lanes_lock, NULL);
-    (void)pthread_mutex_init(&h->reap_lock, NULL);
-    (void)pthread_mutex_init(&h->names_lock, NULL);
-}
-
 /* ---- what is held ------------------------------------------------------------------------ */
 
 static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
@@ -54,6 +44,14 @@ static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
     uint64_t gen;
 
     shr__touch(h, b->unit, child);
+    if (b->class && load64_relaxed(b->mask) == h->mine && !shr__marks(b)) {
+        /* of a stopped lane and known to nobody else: plain stores, the mark first */
+        store64_relaxed(b->gen, load64_relaxed(b->gen) | SHR_MARK_SHARED);
+        shr_compiler_barrier();
+        store64_release(b->mask, h->mine | child);
+        shr__leave(h, b);
+        return;
+    }
     shr__export_mark(h, b, SHR_MARK_SHARED);
     (void)or64_seq(b->mask, child);
     if (!b->class) { /* on behalf of another: abort a closing */
@@ -207,23 +205,24 @@ static void become(sharena_heap *h)
 
 static void child(void)
 {
-    (void)shr__sys_membarrier_register();
     for (unsigned i = 0; i < SHR_HEAPS; i++) {
         sharena_heap *h = shr__heap_at(i);
         if (!h)
             continue;
         shr__lanes_forget(h);
         h->forks++;
+        h->pid = shr__sys_pid();
+        store64_relaxed(&h->unchecked_bytes, 0);
         if (h->embryo_guest) {
             h->guest = 1;
             shr__sys_lock_page_fork(h->lock_page, 0);
         } else {
             become(h);
         }
-        reset_locks(h);
+        unlock_heap(h);
     }
     shr__thread_after_fork();
-    (void)pthread_mutex_init(&shr__heaps_lock, NULL);
+    pthread_mutex_unlock(&shr__heaps_lock);
 }
 
 static void register_once(void)

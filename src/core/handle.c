@@ -91,9 +91,9 @@ static void fill_handle(sharena_heap *h, sharena_handle *out)
 {
     memcpy(out->heap, h->super.uuid, 16);
     out->machine = h->super.machine;
-    out->pid = shr__sys_pid();
+    out->pid = h->pid;
     out->fd = (int32_t)load32_relaxed(&h->fd);
-    out->uid = shr__sys_uid();
+    out->uid = h->uid;
     out->reserved = 0;
 }
 

@@ -29,7 +29,7 @@
 
 #define SHR_HEAPS 64u   /* heaps a process can be attached to at once */
 #define SHR_SHARDS 64u  /* private unit locks; a unit belongs to shard (unit % 64) */
-#define SHR_SMALL_MAX 32768u
+#define SHR_SMALL_MAX 57344u /* larger blocks are runs of 64 KiB units */
 #define SHR_CLASSES_MAX 64u
 #define SHR_STEP ((uint64_t)8 << 20) /* bytes committed or punched between two looks around */
 
@@ -52,17 +52,20 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     uint8_t *start;
     uint64_t reciprocal;      /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
     struct magazine *magazine;
+    uint64_t divides;         /* UINT64_MAX / size + 1: x is a multiple of size if and only if
+                                 the low 64 bits of x * divides are below it (x < 2^32) */
     uint32_t size;
-    uint32_t capacity;
+    uint32_t extent;          /* size * capacity */
     shr_a32 left;             /* held blocks that carry a mark, or more; never less: 0 says
                                  that the lane may use plain stores.  Raised (release) after
                                  the mark; recounted by a rescan */
-    shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
+    uint32_t capacity;
     shr_a8 *idle;             /* by block: at hand or on the stack, so not to be released;
                                  the lane's, read by others as a hint */
+    /* the rest */
+    shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
     uint16_t *free;           /* stack of free indices */
     struct desc_shm *descs;
-    /* the rest */
     shr_a32 list;             /* LIST_; the lane's, read by others as a hint */
     uint32_t class;
     uint32_t unit;
@@ -151,6 +154,8 @@ struct sharena_heap {
     void *map_start; /* what was mapped, before alignment */
     uint64_t map_start_bytes;
     shr_a32 fd; /* an int */
+    int32_t pid;  /* of this process, and its user: a handle carries them */
+    uint32_t uid;
     uint64_t dev, ino;
     uint32_t slot;
     uint64_t k;
@@ -223,6 +228,7 @@ void *shr__sys_lock_page(int fd, uint64_t at); /* locks the byte on a descriptio
 void shr__sys_lock_page_fork(void *page, int inherit);
 void shr__sys_lock_page_drop(void *page);
 int shr__sys_lock_test(int fd, uint64_t at); /* 1 held, 0 free, -1 cannot tell */
+int shr__sys_membarrier_known(void);
 int shr__sys_membarrier_register(void);
 void shr__sys_membarrier(void);
 uint64_t shr__sys_now_ms(void);  /* monotonic */
@@ -276,13 +282,20 @@ void shr__slot_free_closing(sharena_heap *h);
 uint64_t shr__exporter(const sharena_heap *h); /* {k 56, slot+1 8} */
 int shr__exporter_alive(sharena_heap *h, uint64_t exporter, int *pid);
 
+static inline uint64_t shr__popcount(uint64_t x)
+{
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    return ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
+}
+
 static inline uint64_t shr__bits_in(const shr_a64 *map, uint64_t from, uint64_t to)
 {
     uint64_t n = 0;
     for (uint64_t u = from; u < to;) {
         uint64_t low = u & 63, span = 64 - low < to - u ? 64 - low : to - u;
         uint64_t mask = (span == 64 ? ~(uint64_t)0 : ((uint64_t)1 << span) - 1) << low;
-        n += (uint64_t)__builtin_popcountll(load64_relaxed(&map[u >> 6]) & mask);
+        n += shr__popcount(load64_relaxed(&map[u >> 6]) & mask);
         u += span;
     }
     return n;

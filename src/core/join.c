@@ -110,6 +110,8 @@ void shr__heap_go_live(sharena_heap *h)
 {
     uint64_t state = SHR_STATE(h->k, SLOT_INIT);
 
+    h->pid = shr__sys_pid();
+    h->uid = shr__sys_uid();
     shr__slot_describe(h, h->slot);
     (void)cas64_acq_rel(&shr__slot(h, h->slot)->state, &state, SHR_STATE(h->k, SLOT_LIVE));
 }

@@ -22,7 +22,7 @@ static void *no_blocks[1]; /* the magazine of a class that was not used yet */
 
 static void lanes_init(void)
 {
-    no_membarrier = shr__sys_membarrier_register() != 0;
+    no_membarrier = !shr__sys_membarrier_known();
 }
 
 void shr__lanes_init(void)
@@ -87,19 +87,34 @@ static void await_idle(struct lane *l)
     }
 }
 
+/* Registering waits for all threads, tens of milliseconds: not before it is needed.  A forked
+ * child registers anew. */
 static void fence_lanes(void)
 {
-    if (no_membarrier)
+    static shr_a32 registered;
+    uint32_t pid = (uint32_t)shr__sys_pid();
+
+    if (no_membarrier) {
         shr_full_fence();
-    else
-        shr__sys_membarrier();
+        return;
+    }
+    if (load32_relaxed(&registered) != pid) {
+        (void)shr__sys_membarrier_register();
+        store32_relaxed(&registered, pid);
+    }
+    shr__sys_membarrier();
 }
 
 void shr__lanes_stop(sharena_heap *h)
 {
-    for (struct lane *l = h->lanes; l; l = l->next)
+    int others = 0; /* lanes that another thread may be in; an idle one needs the lock first */
+
+    for (struct lane *l = h->lanes; l; l = l->next) {
         (void)or32_seq(&l->stop, LANE_STOPPED);
-    fence_lanes();
+        others |= l->owner && l->owner != shr__thread;
+    }
+    if (others)
+        fence_lanes();
     for (struct lane *l = h->lanes; l; l = l->next)
         await_idle(l);
 }

@@ -17,7 +17,9 @@ static void after_small(sharena_heap *h, const struct block *b, int how)
 
     if (how == DROP_LAST) {
         /* hint, then a look at S: abandoning does it the other way round; all seq_cst */
-        hinted = or32_seq(&b->unit->hint, 1);
+        hinted = load32_seq(&b->unit->hint); /* often up already; the mask's swap is before it */
+        if (!hinted)
+            hinted = or32_seq(&b->unit->hint, 1);
         if (load64_seq(&b->unit->mask) == SHR_BIT_S) {
             if (shr__slab_looks_empty(h, b->head, b->index))
                 (void)shr__slab_collect(h, b->head);

@@ -170,10 +170,11 @@ int shr__sys_close(int fd)
     return close(fd);
 }
 
-/* Programs that close or dup2 over descriptors do so at low numbers. */
+/* Programs that close or dup2 over descriptors do so at low numbers.  A table of descriptors
+ * starts with 64 places: growing it would wait for every thread of the process. */
 int shr__sys_move_high(int fd)
 {
-    int high = fcntl(fd, F_DUPFD_CLOEXEC, 500);
+    int high = fd < 48 ? fcntl(fd, F_DUPFD_CLOEXEC, 48) : -1;
 
     if (high < 0)
         return fd;
@@ -363,6 +364,13 @@ int shr__sys_lock_test(int fd, uint64_t at)
     if (fcntl(fd, F_OFD_GETLK, &lock) != 0)
         return -1;
     return lock.l_type != F_UNLCK;
+}
+
+int shr__sys_membarrier_known(void)
+{
+    int commands = (int)syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+
+    return commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED) != 0;
 }
 
 int shr__sys_membarrier_register(void)
