@@ -67,7 +67,8 @@ def _floor(size_bytes: int, settings: Settings) -> Row:
     """What an allocator that costs nothing would reach: an array that is kept, filled anew."""
     kept = sharena.empty(size_bytes, "u1")
     kept.fill(1)
-    actions = timed(lambda: kept.fill(1), 1), timed(_numpy(size_bytes), 1)
+    number = max(1, settings.pick(64, 4) * MIB // size_bytes)
+    actions = timed(lambda: kept.fill(1), number), timed(_numpy(size_bytes), number)
     figures = tuple(measure.rounds(actions, settings.pick(5 if size_bytes >> 30 else 11, 2)))
     what = f"  {text(size_bytes)}, the filling alone"
     return compare("warm", what, figures, "ms", versus="np.empty, allocate+fill+drop")
@@ -84,8 +85,7 @@ def warm(settings: Settings) -> Iterator[Row]:
         figures = _warm_rounds(size_bytes, _numpy, settings)
         what = f"warm {text(size_bytes)}, allocate+fill+drop"
         yield compare("warm", what, figures, "ms", bar=bar, goal=goal, versus="np.empty")
-        if bar < 1:
-            yield _floor(size_bytes, settings)
+        yield _floor(size_bytes, settings)
     for size_bytes, _, _ in sizes:
         figures = _warm_rounds(size_bytes, _shared_memory, settings)
         what = f"warm {text(size_bytes)}, the same, times faster"
