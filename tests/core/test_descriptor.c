@@ -19,8 +19,10 @@ static void classes_are_well_formed(void)
         CHECK_EQ(k->size % 16, 0);
         if (k->size >= 64)
             CHECK_EQ(k->size % 64, 0);
-        if (k->size > 512)
+        if (k->size > 512 && k->size <= 32768)
             CHECK_LE(k->size * 8, shr__classes[c - 1].size * 9 + 8);
+        if (k->size > 32768) /* where a run would take 64 KiB */
+            CHECK_LE(k->size * 4, shr__classes[c - 1].size * 5);
         CHECK_EQ(k->capacity, bytes / k->size);
         CHECK_LE((bytes - (uint64_t)k->capacity * k->size) * 8, bytes); /* waste at the end */
         CHECK_LE(k->capacity * sizeof(struct desc_shm), (uint64_t)k->pages * SHR_PAGE);
