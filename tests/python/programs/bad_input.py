@@ -137,6 +137,47 @@ def case_heaps_and_handles_of_another_user():
     made.close()
 
 
+def case_too_many_names():
+    crowded = sharena.Heap.create()
+    a = sharena.ones(2, heap=crowded)
+    names = []
+    error = None
+    while error is None:
+        try:
+            crowded[f"name{len(names)}"] = a
+            names.append(f"name{len(names)}")
+        except sharena.TooManyNamesError as caught:
+            error = caught
+    assert str(len(names)) in str(error), error
+    assert sorted(crowded.keys()) == sorted(names)
+    crowded[names[0]] = a[1:]  # one that is there can be given anew
+    del crowded[names[1]]
+    crowded["another"] = a
+    assert crowded.check() == []
+    crowded.close()
+
+
+def case_too_many_handles():
+    """Refused when the table is full; every handle made before it still works."""
+    crowded = sharena.Heap.create()
+    handles = []
+    error = None
+    while error is None:
+        try:
+            handles.append(sharena.handle(sharena.full(2, len(handles), heap=crowded)))
+        except sharena.TooManyHandlesError as caught:
+            error = caught
+    assert "expire" in str(error), error
+    assert len(handles) > 10_000
+    for number in range(0, len(handles), 7):
+        assert sharena.attach(handles[number])[0] == number
+    sharena.handle(sharena.ones(2, heap=crowded))
+    assert crowded.expire_tickets() > 0
+    assert crowded.stats().blocks == 0
+    assert crowded.check() == []
+    crowded.close()
+
+
 def case_absurd_shapes():
     sizes = (ValueError, MemoryError, OverflowError)
     for make in (sharena.empty, sharena.zeros, sharena.ones):
