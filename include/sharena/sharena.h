@@ -30,28 +30,28 @@ extern "C" {
 #endif
 
 /* X(name, value, text) */
-#define SHARENA_ERRORS(X)                                                               \
-    X(EINVAL, -1, "invalid argument")                                                   \
-    X(ENOMEM, -2, "no private memory for the heap's own tables")                        \
-    X(EFULL, -3, "the heap's limit is reached")                                         \
-    X(ENOSPACE, -4, "the file system behind the heap is full")                          \
-    X(EROOM, -5, "the memory cgroup or the machine has no room for this request")       \
-    X(ERESERVE, -6, "no stretch of the heap's address space is large enough")           \
-    X(ESTALE, -7, "the block this handle names is gone")                                \
-    X(ECORRUPT, -8, "the heap's metadata is damaged")                                   \
-    X(ENOTFOUND, -9, "no such heap or name")                                            \
-    X(EEXIST, -10, "a heap of this name exists already")                                \
-    X(EPERM, -11, "not permitted")                                                      \
-    X(ENOTHEAP, -12, "the file is not a sharena heap")                                  \
-    X(EVERSION, -13, "the heap has another format version")                             \
-    X(EPROCESSES, -14, "too many processes use this heap")                              \
-    X(ETICKETS, -15, "too many handles are in flight")                                  \
-    X(ENAMES, -16, "the table of names is full")                                        \
-    X(EBUSY, -17, "another process is in the way")                                      \
-    X(ESYSTEM, -18, "a system call failed")                                             \
-    X(ENOTHELD, -19, "the address is not in a block that this process holds")           \
-    X(EINTERRUPTED, -20, "interrupted")                                                 \
-    X(EREMOTE, -21, "the handle comes from another machine")                            \
+#define SHARENA_ERRORS(X)                                                                        \
+    X(EINVAL, -1, "invalid argument")                                                            \
+    X(ENOMEM, -2, "no private memory for the heap's own tables")                                 \
+    X(EFULL, -3, "the heap's limit is reached")                                                  \
+    X(ENOSPACE, -4, "the file system behind the heap is full")                                   \
+    X(EROOM, -5, "the memory cgroup or the machine has no room for this request")                \
+    X(ERESERVE, -6, "no stretch of the heap's address space is large enough")                    \
+    X(ESTALE, -7, "the block this handle names is gone")                                         \
+    X(ECORRUPT, -8, "the heap's metadata is damaged")                                            \
+    X(ENOTFOUND, -9, "no such heap or name")                                                     \
+    X(EEXIST, -10, "a heap of this name exists already")                                         \
+    X(EPERM, -11, "not permitted")                                                               \
+    X(ENOTHEAP, -12, "the file is not a sharena heap")                                           \
+    X(EVERSION, -13, "the heap has another format version")                                      \
+    X(EPROCESSES, -14, "too many processes use this heap")                                       \
+    X(ETICKETS, -15, "too many handles are in flight")                                           \
+    X(ENAMES, -16, "the table of names is full")                                                 \
+    X(EBUSY, -17, "another process is in the way")                                               \
+    X(ESYSTEM, -18, "a system call failed")                                                      \
+    X(ENOTHELD, -19, "the address is not in a block that this process holds")                    \
+    X(EINTERRUPTED, -20, "interrupted")                                                          \
+    X(EREMOTE, -21, "the handle comes from another machine")                                     \
     X(ECLOSED, -22, "the heap is closed")
 
 enum sharena_error {
@@ -64,34 +64,34 @@ typedef struct sharena_heap sharena_heap;
 
 /* Zero means "the default" in every field. */
 typedef struct sharena_options {
-    uint64_t limit_bytes;    /* committed bytes, default 80 % of the smaller of RAM and cgroup */
-    uint64_t reserve_bytes;  /* address space for data, default 4 times the RAM */
-    uint64_t retain_bytes;   /* free memory kept warm, default an eighth of the limit */
-    unsigned mode;           /* permission bits of a named heap, default 0600 */
-    unsigned ticket_ms;      /* an unspent handle expires after this, default 1 h */
-    unsigned grace_ms;       /* the same once its exporter is dead, default 60 s */
+    uint64_t limit_bytes; /* committed bytes, default 80 % of the smaller of RAM and cgroup */
+    uint64_t reserve_bytes; /* address space for data, default 4 times the RAM */
+    uint64_t retain_bytes; /* free memory kept warm, default an eighth of the limit */
+    unsigned mode; /* permission bits of a named heap, default 0600 */
+    unsigned ticket_ms; /* an unspent handle expires after this, default 1 h */
+    unsigned grace_ms; /* the same once its exporter is dead, default 60 s */
 } sharena_options;
 
 /* A handle: 64 bytes, copied as they are.  Any bytes are safe to pass to the functions
  * that take one. */
 typedef struct sharena_handle {
-    uint8_t heap[16];  /* the heap's uuid */
-    uint64_t offset;   /* of the block */
-    uint64_t number;   /* which life of the block */
-    uint64_t machine;  /* hash of the boot id */
-    uint32_t ticket;   /* entry in the table of tickets */
-    uint32_t seq;      /* which use of that entry */
-    int32_t pid;       /* of the exporter, in its pid namespace */
-    int32_t fd;        /* the exporter's descriptor of the heap */
-    uint32_t uid;      /* user of the exporter */
-    uint16_t uses;     /* the bits this handle may spend, one a load */
+    uint8_t heap[16]; /* the heap's uuid */
+    uint64_t offset; /* of the block */
+    uint64_t number; /* which life of the block */
+    uint64_t machine; /* hash of the boot id */
+    uint32_t ticket; /* entry in the table of tickets */
+    uint32_t seq; /* which use of that entry */
+    int32_t pid; /* of the exporter, in its pid namespace */
+    int32_t fd; /* the exporter's descriptor of the heap */
+    uint32_t uid; /* user of the exporter */
+    uint16_t uses; /* the bits this handle may spend, one a load */
     uint16_t reserved; /* 0 */
 } sharena_handle;
 
 typedef struct sharena_block {
     void *start;
     size_t size_bytes; /* usable */
-    uint64_t number;   /* which life of the block: no handle ever names two */
+    uint64_t number; /* which life of the block: no handle ever names two */
 } sharena_block;
 
 #define SHARENA_CLASSES 64 /* room for size classes in sharena_stats */
@@ -100,11 +100,11 @@ typedef struct sharena_stats {
     uint8_t uuid[16];
     uint64_t limit_bytes, reserve_bytes, retain_bytes; /* as configured */
     uint64_t committed_bytes; /* data and metadata the file holds */
-    uint64_t metadata_bytes;  /* of these, metadata */
-    uint64_t live_bytes;      /* in blocks that somebody holds */
-    uint64_t retained_bytes;  /* free and kept warm */
-    uint64_t stranded_bytes;  /* free inside slabs that a process owns */
-    uint64_t inflight_bytes;  /* in blocks that only unspent handles hold */
+    uint64_t metadata_bytes; /* of these, metadata */
+    uint64_t live_bytes; /* in blocks that somebody holds */
+    uint64_t retained_bytes; /* free and kept warm */
+    uint64_t stranded_bytes; /* free inside slabs that a process owns */
+    uint64_t inflight_bytes; /* in blocks that only unspent handles hold */
     uint64_t blocks, runs, slabs, abandoned_slabs;
     uint64_t tickets, names;
     uint32_t processes, max_processes, guests;
@@ -116,23 +116,23 @@ typedef struct sharena_stats {
 
 typedef struct sharena_process {
     uint32_t slot;
-    int32_t pid;          /* in the reader's view, as recorded */
-    uint64_t started_ns;  /* CLOCK_REALTIME when it attached */
-    uint64_t blocks;      /* that it holds */
+    int32_t pid; /* in the reader's view, as recorded */
+    uint64_t started_ns; /* CLOCK_REALTIME when it attached */
+    uint64_t blocks; /* that it holds */
     uint64_t bytes;
     uint32_t guests;
-    int alive;            /* 0: dead, waits to be reaped */
+    int alive; /* 0: dead, waits to be reaped */
     char command[32];
 } sharena_process;
 
 typedef struct sharena_ticket {
     uint64_t offset, number, size_bytes;
-    uint64_t made_ns;  /* CLOCK_REALTIME */
-    uint32_t uses;     /* unspent */
-    int32_t exporter;  /* pid */
+    uint64_t made_ns; /* CLOCK_REALTIME */
+    uint32_t uses; /* unspent */
+    int32_t exporter; /* pid */
     int exporter_alive;
     uint32_t entry;
-    uint64_t word;     /* for sharena_ticket_expire() */
+    uint64_t word; /* for sharena_ticket_expire() */
 } sharena_ticket;
 
 /* Life of a heap.  name: letters, digits, '.', '_', '-', at most 64; NULL for an unnamed
@@ -156,10 +156,10 @@ SHARENA_API int sharena_unlink(const char *name, int force);
 
 SHARENA_API const uint8_t *sharena_uuid(const sharena_heap *);
 SHARENA_API const char *sharena_name(const sharena_heap *); /* NULL: unnamed */
-SHARENA_API int sharena_descriptor(const sharena_heap *);   /* of the backing file */
+SHARENA_API int sharena_descriptor(const sharena_heap *); /* of the backing file */
 SHARENA_API int sharena_is_guest(const sharena_heap *);
 SHARENA_API sharena_heap *sharena_heap_by_uuid(const uint8_t uuid[16]); /* attached, or NULL */
-SHARENA_API sharena_heap *sharena_heap_of(const void *address);         /* or NULL */
+SHARENA_API sharena_heap *sharena_heap_of(const void *address); /* or NULL */
 /* Called between chunks of long work with no lock held; non-zero stops the call with
  * SHARENA_EINTERRUPTED.  One for the process. */
 SHARENA_API void sharena_set_interrupt(int (*callback)(void *), void *argument);
@@ -212,7 +212,7 @@ SHARENA_API int sharena_process_list(sharena_heap *,
                                      int (*callback)(const sharena_process *, void *), void *);
 typedef struct sharena_block_info {
     uint64_t offset, size_bytes, holders; /* holders: the mask word */
-    const char *site;                     /* or "" */
+    const char *site; /* or "" */
 } sharena_block_info;
 /* Calls back for every live block of at least min_bytes. */
 SHARENA_API int sharena_block_list(sharena_heap *, size_t min_bytes,

@@ -71,14 +71,15 @@ static int full(sharena_heap *h, uint64_t bytes)
     char name[96];
 
     (void)sharena_ticket_list(h, add_ticket, &sum);
-    return shr__fail(SHARENA_EFULL,
-                     "%s is full: %llu bytes asked for, but of its limit of %llu bytes %llu are in "
-                     "use, with %llu of metadata (%llu bytes are held only by handles in flight); "
-                     "drop arrays, receive or expire handles, or create the heap with a larger "
-                     "limit",
-                     shr__label(h, name), (unsigned long long)bytes,
-                     (unsigned long long)h->super.limit_bytes, (unsigned long long)(meta + data),
-                     (unsigned long long)meta, (unsigned long long)sum.bytes);
+    return shr__fail(
+        SHARENA_EFULL,
+        "%s is full: %llu bytes asked for, but of its limit of %llu bytes %llu are in "
+        "use, with %llu of metadata (%llu bytes are held only by handles in flight); "
+        "drop arrays, receive or expire handles, or create the heap with a larger "
+        "limit",
+        shr__label(h, name), (unsigned long long)bytes, (unsigned long long)h->super.limit_bytes,
+        (unsigned long long)(meta + data), (unsigned long long)meta,
+        (unsigned long long)sum.bytes);
 }
 
 /* ---- allocate ------------------------------------------------------------------------------ */
@@ -128,8 +129,8 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
 }
 
 /* Takes, commits and publishes a run: from here on it is in the table of holdings. */
-static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags, int zero,
-                   uint64_t *unit)
+static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags,
+                   int zero, uint64_t *unit)
 {
     uint32_t forks = h->forks;
     uint64_t at;
@@ -146,8 +147,8 @@ static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsign
         d = shr__lock(h, at);
         code = shr__holding_reserve(d);
         if (code == 0)
-            (void)shr__holding_add(d, at << SHR_UNIT_SHIFT, load64_relaxed(&h->units[at].gen) >> 1,
-                                   1, (uint32_t)units);
+            (void)shr__holding_add(d, at << SHR_UNIT_SHIFT,
+                                   load64_relaxed(&h->units[at].gen) >> 1, 1, (uint32_t)units);
         shr__unlock(d);
     }
     if (code) {
@@ -261,24 +262,33 @@ static __attribute__((noinline)) int zeroed(void *p, size_t size)
     return 0;
 }
 
+/* No longer idle, so it may be released. */
+static inline void taken(sharena_heap *h, void *block)
+{
+    const struct slab *s = shr__slab_at(h,
+                                        (uint64_t)((uint8_t *)block - h->data) >> SHR_UNIT_SHIFT);
+
+    if (SHR_LIKELY(s != NULL))
+        store8_relaxed(&s->idle[(uint64_t)((uint8_t *)block - s->start) * s->reciprocal >> 40],
+                       0);
+}
+
 /* Only what lies at hand; everything else is somebody else's, reached by a jump. */
 int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
 {
     struct lane *l = own_lane(h);
 
-    if (SHR_LIKELY(size - 1 < SHR_SMALL_MAX && (align | flags) <= 1 && l && shr__enter(l))) {
-        struct magazine *m = &l->magazines[shr__class_of[(size + 15) >> 4]];
-        void **top = m->top, *p = top[-1];
-        if (SHR_LIKELY(p != NULL)) {
-            const struct slab *s =
-                shr__slab_at(h, (uint64_t)((uint8_t *)p - h->data) >> SHR_UNIT_SHIFT);
-            m->top = top - 1;
-            if (SHR_LIKELY(s != NULL))
-                store8_relaxed(
-                    &s->idle[(uint64_t)((uint8_t *)p - s->start) * s->reciprocal >> 40], 0);
-            shr__exit(l);
-            *out = p;
-            return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
+    if (SHR_LIKELY(size - 1 < SHR_SMALL_MAX && (align | flags) <= 1 && l)) {
+        if (SHR_LIKELY(shr__try_enter(l))) {
+            struct magazine *m = &l->magazines[shr__class_of[(size + 15) >> 4]];
+            void **top = m->top, *p = top[-1];
+            if (SHR_LIKELY(p != NULL)) {
+                m->top = top - 1;
+                taken(h, p);
+                shr__exit(l);
+                *out = p;
+                return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
+            }
         }
         shr__exit(l);
     }
@@ -297,7 +307,8 @@ int shr__not_held(const sharena_heap *h, const void *p)
 
 static __attribute__((noinline)) int release_slow(sharena_heap *h, const void *block)
 {
-    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? shr__not_held(h, block) : 0;
+    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? shr__not_held(h, block)
+                                                                         : 0;
 }
 
 static __attribute__((noinline)) void keep_house(sharena_heap *h, struct lane *l, struct slab *s)
@@ -332,8 +343,8 @@ static __attribute__((noinline)) int release_small(sharena_heap *h, const void *
         shr__exit(l);
         return shr__not_held(h, block);
     }
-    if (load64_relaxed(&s->descs[i].mask) != h->mine ||
-        load64_relaxed(&s->descs[i].gen) >> 62 || n >= s->capacity) {
+    if (load64_relaxed(&s->descs[i].mask) != h->mine || load64_relaxed(&s->descs[i].gen) >> 62 ||
+        n >= s->capacity) {
         shr__exit(l);
         return release_slow(h, block);
     }
@@ -348,25 +359,35 @@ static __attribute__((noinline)) int release_small(sharena_heap *h, const void *
     return 0;
 }
 
+/* Into the magazine, if there is room, and it is a block that is not idle. */
+static inline int at_hand(struct slab *s, const void *block)
+{
+    uint64_t within = (uint64_t)((const uint8_t *)block - s->start), i;
+    struct magazine *m = s->magazine;
+    void **top = m->top;
+
+    if (SHR_UNLIKELY(within >= s->extent || within * s->divides >= s->divides || top == m->end))
+        return 0;
+    i = within * s->reciprocal >> 40;
+    if (SHR_UNLIKELY(load8_relaxed(&s->idle[i])))
+        return 0;
+    *top = (void *)(uintptr_t)block;
+    m->top = top + 1;
+    store8_relaxed(&s->idle[i], 1);
+    return 1;
+}
+
 /* Only what goes to hand: a block of the own lane, in a slab where nothing carries a mark. */
 int sharena_release(sharena_heap *h, const void *block)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     struct lane *l = own_lane(h);
 
-    if (SHR_LIKELY(offset < h->data_bytes && l && shr__enter(l))) {
-        struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-        if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
-                       !load32_relaxed(&s->left))) {
-            uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
-            shr_a8 *idle = &s->idle[within * s->reciprocal >> 40];
-            struct magazine *m = s->magazine;
-            void **top = m->top;
-            if (SHR_LIKELY(within < s->extent && within * s->divides < s->divides &&
-                           top != m->end && !load8_relaxed(idle))) {
-                *top = (void *)(uintptr_t)block;
-                m->top = top + 1;
-                store8_relaxed(idle, 1);
+    if (SHR_LIKELY(offset < h->data_bytes && l)) {
+        if (SHR_LIKELY(shr__try_enter(l))) {
+            struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+            if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
+                           !load32_relaxed(&s->left) && at_hand(s, block))) {
                 shr__exit(l);
                 return 0;
             }

@@ -13,99 +13,99 @@
 typedef _Atomic uint64_t shr_a64;
 typedef _Atomic uint32_t shr_a32;
 
-#define SHR_DEFINE_ATOMICS(bits, type, value)                                           \
-    static inline value load##bits##_relaxed(const type *p)                             \
-    {                                                                                   \
-        return atomic_load_explicit(p, memory_order_relaxed);                           \
-    }                                                                                   \
-    static inline value load##bits##_acquire(const type *p)                             \
-    {                                                                                   \
-        return atomic_load_explicit(p, memory_order_acquire);                           \
-    }                                                                                   \
-    static inline value load##bits##_seq(const type *p)                                 \
-    {                                                                                   \
-        return atomic_load_explicit(p, memory_order_seq_cst);                           \
-    }                                                                                   \
-    static inline void store##bits##_relaxed(type *p, value v)                          \
-    {                                                                                   \
-        atomic_store_explicit(p, v, memory_order_relaxed);                              \
-    }                                                                                   \
-    static inline void store##bits##_release(type *p, value v)                          \
-    {                                                                                   \
-        atomic_store_explicit(p, v, memory_order_release);                              \
-    }                                                                                   \
-    static inline void store##bits##_seq(type *p, value v)                              \
-    {                                                                                   \
-        atomic_store_explicit(p, v, memory_order_seq_cst);                              \
-    }                                                                                   \
-    static inline value add##bits##_relaxed(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_add_explicit(p, v, memory_order_relaxed);                   \
-    }                                                                                   \
-    static inline value add##bits##_release(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_add_explicit(p, v, memory_order_release);                   \
-    }                                                                                   \
-    static inline value sub##bits##_relaxed(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_sub_explicit(p, v, memory_order_relaxed);                   \
-    }                                                                                   \
-    static inline value or##bits##_relaxed(type *p, value v)                            \
-    {                                                                                   \
-        return atomic_fetch_or_explicit(p, v, memory_order_relaxed);                    \
-    }                                                                                   \
-    static inline value or##bits##_release(type *p, value v)                            \
-    {                                                                                   \
-        return atomic_fetch_or_explicit(p, v, memory_order_release);                    \
-    }                                                                                   \
-    static inline value or##bits##_acq_rel(type *p, value v)                            \
-    {                                                                                   \
-        return atomic_fetch_or_explicit(p, v, memory_order_acq_rel);                    \
-    }                                                                                   \
-    static inline value or##bits##_seq(type *p, value v)                                \
-    {                                                                                   \
-        return atomic_fetch_or_explicit(p, v, memory_order_seq_cst);                    \
-    }                                                                                   \
-    static inline value and##bits##_relaxed(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_and_explicit(p, v, memory_order_relaxed);                   \
-    }                                                                                   \
-    static inline value and##bits##_release(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_and_explicit(p, v, memory_order_release);                   \
-    }                                                                                   \
-    static inline value and##bits##_acq_rel(type *p, value v)                           \
-    {                                                                                   \
-        return atomic_fetch_and_explicit(p, v, memory_order_acq_rel);                   \
-    }                                                                                   \
-    static inline value and##bits##_seq(type *p, value v)                               \
-    {                                                                                   \
-        return atomic_fetch_and_explicit(p, v, memory_order_seq_cst);                   \
-    }                                                                                   \
-    static inline bool cas##bits##_relaxed(type *p, value *seen, value v)               \
-    {                                                                                   \
-        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_relaxed, \
-                                                       memory_order_relaxed);           \
-    }                                                                                   \
-    static inline bool cas##bits##_acquire(type *p, value *seen, value v)               \
-    {                                                                                   \
-        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_acquire, \
-                                                       memory_order_acquire);           \
-    }                                                                                   \
-    static inline bool cas##bits##_release(type *p, value *seen, value v)               \
-    {                                                                                   \
-        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_release, \
-                                                       memory_order_relaxed);           \
-    }                                                                                   \
-    static inline bool cas##bits##_acq_rel(type *p, value *seen, value v)               \
-    {                                                                                   \
-        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_acq_rel, \
-                                                       memory_order_acquire);           \
-    }                                                                                   \
-    static inline bool cas##bits##_seq(type *p, value *seen, value v)                   \
-    {                                                                                   \
-        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_seq_cst, \
-                                                       memory_order_seq_cst);           \
+#define SHR_DEFINE_ATOMICS(bits, type, value)                                                    \
+    static inline value load##bits##_relaxed(const type *p)                                      \
+    {                                                                                            \
+        return atomic_load_explicit(p, memory_order_relaxed);                                    \
+    }                                                                                            \
+    static inline value load##bits##_acquire(const type *p)                                      \
+    {                                                                                            \
+        return atomic_load_explicit(p, memory_order_acquire);                                    \
+    }                                                                                            \
+    static inline value load##bits##_seq(const type *p)                                          \
+    {                                                                                            \
+        return atomic_load_explicit(p, memory_order_seq_cst);                                    \
+    }                                                                                            \
+    static inline void store##bits##_relaxed(type *p, value v)                                   \
+    {                                                                                            \
+        atomic_store_explicit(p, v, memory_order_relaxed);                                       \
+    }                                                                                            \
+    static inline void store##bits##_release(type *p, value v)                                   \
+    {                                                                                            \
+        atomic_store_explicit(p, v, memory_order_release);                                       \
+    }                                                                                            \
+    static inline void store##bits##_seq(type *p, value v)                                       \
+    {                                                                                            \
+        atomic_store_explicit(p, v, memory_order_seq_cst);                                       \
+    }                                                                                            \
+    static inline value add##bits##_relaxed(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_add_explicit(p, v, memory_order_relaxed);                            \
+    }                                                                                            \
+    static inline value add##bits##_release(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_add_explicit(p, v, memory_order_release);                            \
+    }                                                                                            \
+    static inline value sub##bits##_relaxed(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_sub_explicit(p, v, memory_order_relaxed);                            \
+    }                                                                                            \
+    static inline value or ##bits##_relaxed(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_or_explicit(p, v, memory_order_relaxed);                             \
+    }                                                                                            \
+    static inline value or ##bits##_release(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_or_explicit(p, v, memory_order_release);                             \
+    }                                                                                            \
+    static inline value or ##bits##_acq_rel(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_or_explicit(p, v, memory_order_acq_rel);                             \
+    }                                                                                            \
+    static inline value or ##bits##_seq(type *p, value v)                                        \
+    {                                                                                            \
+        return atomic_fetch_or_explicit(p, v, memory_order_seq_cst);                             \
+    }                                                                                            \
+    static inline value and##bits##_relaxed(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_and_explicit(p, v, memory_order_relaxed);                            \
+    }                                                                                            \
+    static inline value and##bits##_release(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_and_explicit(p, v, memory_order_release);                            \
+    }                                                                                            \
+    static inline value and##bits##_acq_rel(type *p, value v)                                    \
+    {                                                                                            \
+        return atomic_fetch_and_explicit(p, v, memory_order_acq_rel);                            \
+    }                                                                                            \
+    static inline value and##bits##_seq(type *p, value v)                                        \
+    {                                                                                            \
+        return atomic_fetch_and_explicit(p, v, memory_order_seq_cst);                            \
+    }                                                                                            \
+    static inline bool cas##bits##_relaxed(type *p, value *seen, value v)                        \
+    {                                                                                            \
+        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_relaxed,         \
+                                                       memory_order_relaxed);                    \
+    }                                                                                            \
+    static inline bool cas##bits##_acquire(type *p, value *seen, value v)                        \
+    {                                                                                            \
+        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_acquire,         \
+                                                       memory_order_acquire);                    \
+    }                                                                                            \
+    static inline bool cas##bits##_release(type *p, value *seen, value v)                        \
+    {                                                                                            \
+        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_release,         \
+                                                       memory_order_relaxed);                    \
+    }                                                                                            \
+    static inline bool cas##bits##_acq_rel(type *p, value *seen, value v)                        \
+    {                                                                                            \
+        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_acq_rel,         \
+                                                       memory_order_acquire);                    \
+    }                                                                                            \
+    static inline bool cas##bits##_seq(type *p, value *seen, value v)                            \
+    {                                                                                            \
+        return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_seq_cst,         \
+                                                       memory_order_seq_cst);                    \
     }
 
 SHR_DEFINE_ATOMICS(32, shr_a32, uint32_t)

@@ -234,4 +234,3 @@ void shr__slab_retire(sharena_heap *h, struct slab *s)
         s = next;
     }
 }
-

@@ -202,7 +202,8 @@ static void check_run(struct walk *w, uint64_t unit, uint64_t end)
         if (load32_acquire(&h->units[u].class))
             fault(w, "unit %llu: class word inside a run (I5)", (unsigned long long)u);
     if (m & (SHR_BIT_T | SHR_BIT_N)) {
-        check_reserved(w, "run", unit << SHR_UNIT_SHIFT, m, load64_acquire(&h->units[unit].gen) >> 1);
+        check_reserved(w, "run", unit << SHR_UNIT_SHIFT, m,
+                       load64_acquire(&h->units[unit].gen) >> 1);
         for (uint64_t u = unit; u < end; u++)
             if (!bit_of(h->commit, u))
                 fault(w, "run at unit %llu: held, but unit %llu is not committed (I6)",

@@ -70,7 +70,8 @@ static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 
     if (units)
         (void)add64_relaxed(reservation(h), units);
-    used = ((load64_relaxed(&h->control->committed_units) + reserved_units(h)) << SHR_UNIT_SHIFT) +
+    used = ((load64_relaxed(&h->control->committed_units) + reserved_units(h))
+            << SHR_UNIT_SHIFT) +
            load64_relaxed(&h->control->committed_meta);
     if (used <= limit && meta <= limit - used)
         return 0;
@@ -184,11 +185,13 @@ int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
  * Who publishes them counts them. */
 int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes)
 {
-    uint64_t from = at / SHR_PAGE * SHR_PAGE, to = (at + bytes + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE;
+    uint64_t from = at / SHR_PAGE * SHR_PAGE,
+             to = (at + bytes + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE;
     int fd = shr__fd(h), code;
 
     if (fd < 0)
-        return shr__fail(SHARENA_ESYSTEM, "the heap's descriptor was closed and can't be had again");
+        return shr__fail(SHARENA_ESYSTEM,
+                         "the heap's descriptor was closed and can't be had again");
     code = within_limit(h, 0, to - from);
     if (code == 0)
         code = room_for(h, to - from, to - from);
@@ -220,10 +223,10 @@ int shr__chunk(sharena_heap *h, uint64_t at)
     if (shr__chunk_ready(h, at))
         return 0;
     code = shr__commit_meta(h, SHR_AT_NAMES + ((uint64_t)chunk << SHR_CHUNK_SHIFT), SHR_CHUNK);
-    if (code == 0 && !(or64_release(&h->control->chunks[chunk >> 6],
-                                    (uint64_t)1 << (chunk & 63)) >>
-                           (chunk & 63) &
-                       1))
+    if (code == 0 &&
+        !(or64_release(&h->control->chunks[chunk >> 6], (uint64_t)1 << (chunk & 63)) >>
+              (chunk & 63) &
+          1))
         (void)add64_relaxed(&h->control->committed_meta, SHR_CHUNK);
     return code;
 }

@@ -313,8 +313,8 @@ int shr__holding_reserve(struct shard *d)
     return 0;
 }
 
-struct holding *shr__holding_add(struct shard *d, uint64_t offset, uint64_t number, uint32_t count,
-                                 uint32_t units)
+struct holding *shr__holding_add(struct shard *d, uint64_t offset, uint64_t number,
+                                 uint32_t count, uint32_t units)
 {
     struct holding e = {.offset = offset + 1, .number = number, .count = count, .units = units};
 
@@ -476,7 +476,8 @@ int shr__holds(sharena_heap *h, const struct block *b)
 
     if (!(load64_relaxed(b->mask) & h->mine))
         return 0;
-    return !s || s->unit != b->head || b->index >= s->capacity || !load8_relaxed(&s->idle[b->index]);
+    return !s || s->unit != b->head || b->index >= s->capacity ||
+           !load8_relaxed(&s->idle[b->index]);
 }
 
 /* Does this process hold the block?  A run that is just being taken is not held. */

@@ -109,8 +109,8 @@ const char *sharena_strerror(int code)
     switch (code) {
     case 0:
         return "success";
-#define SHARENA_ERROR_TEXT(name, value, text)                                              \
-    case value:                                                                            \
+#define SHARENA_ERROR_TEXT(name, value, text)                                                    \
+    case value:                                                                                  \
         return text;
         SHARENA_ERRORS(SHARENA_ERROR_TEXT)
 #undef SHARENA_ERROR_TEXT

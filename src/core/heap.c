@@ -48,10 +48,11 @@ static int create_in(sharena_heap *h)
     int fd = (int)load32_relaxed(&h->fd), code;
 
     if (shr__sys_truncate(fd, s->file_bytes) != 0)
-        return shr__fail(SHARENA_ESYSTEM,
-                         "can't reserve a file of %llu bytes (%s); create the heap with a smaller "
-                         "reserve, or raise RLIMIT_FSIZE",
-                         (unsigned long long)s->file_bytes, strerror(errno));
+        return shr__fail(
+            SHARENA_ESYSTEM,
+            "can't reserve a file of %llu bytes (%s); create the heap with a smaller "
+            "reserve, or raise RLIMIT_FSIZE",
+            (unsigned long long)s->file_bytes, strerror(errno));
     if (!s->name[0])
         (void)shr__sys_seal(fd);
     code = shr__sys_commit(fd, 0, SHR_AT_NAMES);
@@ -70,8 +71,9 @@ static int create_in(sharena_heap *h)
 
 static int cant_open(const char *what)
 {
-    return shr__fail(errno == ENOSPC ? SHARENA_ENOSPACE : errno == EACCES ? SHARENA_EPERM
-                                                                          : SHARENA_ESYSTEM,
+    return shr__fail(errno == ENOSPC   ? SHARENA_ENOSPACE
+                     : errno == EACCES ? SHARENA_EPERM
+                                       : SHARENA_ESYSTEM,
                      "can't make a file for %s (%s)", what, strerror(errno));
 }
 
@@ -198,8 +200,9 @@ static int open_named(const char *name, int *fd)
     if (remote)
         return shr__fail(SHARENA_ENOTHEAP, "%s lies on a file system that is not local", path);
     if (errno == ENOENT)
-        return shr__fail(SHARENA_ENOTFOUND, "there is no heap named '%s'; python -m sharena ls "
-                                            "lists those there are",
+        return shr__fail(SHARENA_ENOTFOUND,
+                         "there is no heap named '%s'; python -m sharena ls "
+                         "lists those there are",
                          name);
     if (errno == EACCES || errno == EPERM)
         return shr__fail(SHARENA_EPERM, "the heap '%s' belongs to another user", name);

@@ -41,8 +41,7 @@ struct shr_thread {
     struct shr_thread *next, *prev;
     char detail[640];
 };
-extern _Thread_local struct shr_thread *shr__thread
-    __attribute__((tls_model("initial-exec")));
+extern _Thread_local struct shr_thread *shr__thread __attribute__((tls_model("initial-exec")));
 
 /* ---- slabs and lanes (private) ------------------------------------------------------ */
 
@@ -222,7 +221,7 @@ void *shr__sys_map(int fd, uint64_t bytes, uint64_t align, void **start, uint64_
 void *shr__sys_map_private(uint64_t bytes);
 void shr__sys_unmap(void *p, uint64_t bytes);
 int shr__sys_commit(int fd, uint64_t at, uint64_t bytes); /* 0 or a SHARENA_E code */
-int shr__sys_populate(void *p, uint64_t bytes);           /* the same, and maps the pages */
+int shr__sys_populate(void *p, uint64_t bytes); /* the same, and maps the pages */
 int shr__sys_punch(int fd, uint64_t at, uint64_t bytes);
 void *shr__sys_lock_page(int fd, uint64_t at); /* locks the byte on a description of its own */
 void shr__sys_lock_page_fork(void *page, int inherit);
@@ -231,7 +230,7 @@ int shr__sys_lock_test(int fd, uint64_t at); /* 1 held, 0 free, -1 cannot tell *
 int shr__sys_membarrier_known(void);
 int shr__sys_membarrier_register(void);
 void shr__sys_membarrier(void);
-uint64_t shr__sys_now_ms(void);  /* monotonic */
+uint64_t shr__sys_now_ms(void); /* monotonic */
 uint64_t shr__sys_real_ns(void);
 uint64_t shr__sys_machine(void); /* hash of the boot id */
 uint64_t shr__sys_pidns(void);
@@ -258,7 +257,7 @@ int shr__heap_name_valid(const char *name);
 /* ---- process.c: slots ----------------------------------------------------------------------- */
 
 #define SHR_STATE(k, s) ((uint64_t)(k) << 8 | (uint64_t)(s))
-#define SHR_STATE_OF(word) ((unsigned)((word)&255u))
+#define SHR_STATE_OF(word) ((unsigned)((word) & 255u))
 #define SHR_K_OF(word) ((word) >> 8)
 
 extern pthread_mutex_t shr__heaps_lock;
@@ -274,8 +273,8 @@ static inline struct slot_shm *shr__slot(const sharena_heap *h, unsigned s)
 }
 int shr__fd(sharena_heap *h); /* the heap's descriptor, found again if it was closed, or -1 */
 void shr__fd_close(sharena_heap *h);
-int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state,
-                   unsigned *slot, uint64_t *k, void **page);
+int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state, unsigned *slot,
+                   uint64_t *k, void **page);
 void shr__slot_describe(sharena_heap *h, unsigned slot);
 int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state);
 void shr__slot_free_closing(sharena_heap *h);
@@ -322,14 +321,14 @@ static inline uint64_t shr__retained_add(sharena_heap *h, uint64_t unit, uint64_
 
 /* ---- descriptor.c: decoding, holdings, acquire and release ------------------------------------ */
 
-#define SHR_CLASS_OF(word) ((word)&255u)
+#define SHR_CLASS_OF(word) ((word) & 255u)
 #define SHR_INNER_OF(word) (((word) >> 8) & 255u)
 
 struct shr_class {
     uint32_t size;
-    uint32_t units;    /* of a slab */
+    uint32_t units; /* of a slab */
     uint32_t capacity; /* blocks in a slab */
-    uint32_t pages;    /* of descriptors */
+    uint32_t pages; /* of descriptors */
     uint64_t reciprocal;
 };
 extern struct shr_class shr__classes[SHR_CLASSES_MAX];
@@ -342,7 +341,7 @@ struct block { /* a decoded block: the only road from an offset to metadata */
     shr_a64 *mask, *gen;
     uint64_t offset;
     uint64_t size;
-    uint32_t head;  /* unit number */
+    uint32_t head; /* unit number */
     uint32_t class; /* the whole class word of the head */
     uint32_t index;
 };
@@ -375,8 +374,8 @@ void shr__touch(sharena_heap *h, struct unit_shm *, uint64_t bit);
 
 struct holding *shr__holding(struct shard *, uint64_t offset);
 int shr__holding_reserve(struct shard *); /* room for one more */
-struct holding *shr__holding_add(struct shard *, uint64_t offset, uint64_t number,
-                                 uint32_t count, uint32_t units);
+struct holding *shr__holding_add(struct shard *, uint64_t offset, uint64_t number, uint32_t count,
+                                 uint32_t units);
 void shr__holding_remove(struct shard *, struct holding *);
 
 /* All under the shard's lock. */
@@ -398,11 +397,11 @@ void shr__leave(sharena_heap *h, const struct block *); /* a block left its lane
 /* ---- run.c --------------------------------------------------------------------------------- */
 
 #define RUN_ANYWHERE 1u /* ignore what is known about extents: the last look before failure */
-#define RUN_GROW 2u     /* raise used_units when nothing is found */
+#define RUN_GROW 2u /* raise used_units when nothing is found */
 int shr__take(sharena_heap *h, uint64_t unit); /* 1: held in full, its gen committed */
 void shr__give(sharena_heap *h, uint64_t unit); /* drops a run that was never published */
 int shr__run_absorb(sharena_heap *h, uint64_t next); /* takes and merges a free neighbour */
-void shr__run_join(sharena_heap *h, uint64_t next);  /* merges one that is held */
+void shr__run_join(sharena_heap *h, uint64_t next); /* merges one that is held */
 void shr__run_split(sharena_heap *h, uint64_t at);
 /* Finds, takes and cuts to size; not committed.  SHARENA_ERESERVE: nothing found. */
 int shr__run_find(sharena_heap *h, uint64_t units, uint64_t align_units, unsigned flags,
@@ -447,13 +446,19 @@ unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how
 /* ---- lane.c --------------------------------------------------------------------------------- */
 
 struct lane *shr__lane(sharena_heap *h); /* this thread's, made on first use; NULL: no memory */
-void shr__lane_wait(struct lane *);      /* until the stopper is through */
-int shr__enter_slow(struct lane *);
-static inline int shr__enter(struct lane *l)
+void shr__lane_wait(struct lane *); /* until the stopper is through */
+/* For the hot functions: no call, so no registers to save; whoever is not let in goes the
+ * longer way. */
+static inline int shr__try_enter(struct lane *l)
 {
     store32_relaxed(&l->busy, 1);
     shr_compiler_barrier(); /* the stopper's membarrier does the rest */
-    return SHR_LIKELY(!load32_acquire(&l->stop)) || shr__enter_slow(l);
+    return load32_acquire(&l->stop) == 0;
+}
+int shr__enter_slow(struct lane *);
+static inline int shr__enter(struct lane *l)
+{
+    return SHR_LIKELY(shr__try_enter(l)) || shr__enter_slow(l);
 }
 static inline void shr__exit(struct lane *l)
 {
@@ -556,7 +561,7 @@ void shr__fork_handlers(void);
 /* ---- join.c --------------------------------------------------------------------------------------- */
 
 sharena_heap *shr__heap_new(int fd); /* takes the descriptor over; NULL: no memory */
-int shr__heap_map(sharena_heap *h);  /* the file of h->super */
+int shr__heap_map(sharena_heap *h); /* the file of h->super */
 int shr__heap_join(sharena_heap *h); /* a slot, INIT */
 void shr__heap_go_live(sharena_heap *h);
 int shr__heap_publish(sharena_heap *h); /* in the process's table of heaps, whose lock is held */

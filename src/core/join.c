@@ -48,8 +48,8 @@ int shr__heap_map(sharena_heap *h)
     const struct super_shm *s = &h->super;
 
     h->map_bytes = s->file_bytes;
-    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN, &h->map_start,
-                           &h->map_start_bytes);
+    h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN,
+                           &h->map_start, &h->map_start_bytes);
     if (!h->base)
         return shr__fail(SHARENA_ESYSTEM,
                          "can't map %llu bytes of address space (%s); create the heap with a "
@@ -95,8 +95,9 @@ int shr__heap_join(sharena_heap *h)
         code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
     }
     if (code == SHARENA_EPROCESSES)
-        return shr__fail(code, "%s is used by %u processes, which is as many as it can hold; wait "
-                               "until one ends, or use another heap",
+        return shr__fail(code,
+                         "%s is used by %u processes, which is as many as it can hold; wait "
+                         "until one ends, or use another heap",
                          shr__label(h, name), SHR_PROCESSES);
     if (code)
         return shr__fail(code, "can't join %s: no descriptor or lock to be had (%s)",

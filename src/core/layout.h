@@ -49,7 +49,8 @@
 #define SHR_UNIT ((uint64_t)1 << SHR_UNIT_SHIFT)
 #define SHR_EXTENT_UNITS_MAX 1024u /* 64 MiB */
 #define SHR_EXTENT_UNITS_MIN 64u   /* one word of heads */
-#define SHR_UNITS_MAX ((uint64_t)1 << 28) /* 16 TiB, a number that fits a file's size twice over */
+#define SHR_UNITS_MAX                                                                            \
+    ((uint64_t)1 << 28) /* 16 TiB, a number that fits a file's size twice over */
 #define SHR_DATA_ALIGN ((uint64_t)2 << 20) /* of the data area, in the file and in memory */
 #define SHR_CHUNK_SHIFT 16
 #define SHR_CHUNK ((uint64_t)1 << SHR_CHUNK_SHIFT)
@@ -66,7 +67,8 @@
 /* The number of a life, 62 bits.  A small block's gen is the number with two marks above it;
  * a run's gen is 2 * number + closing, its marks lie in their own word. */
 #define SHR_NUMBER_MAX (((uint64_t)1 << 62) - 1)
-#define SHR_MARK_SHARED ((uint64_t)1 << 62) /* plain stores to the mask are over: stamped by a
+#define SHR_MARK_SHARED                                                                          \
+    ((uint64_t)1 << 62) /* plain stores to the mask are over: stamped by a
                                                fork, retained, or released by a sibling */
 #define SHR_MARK_HANDLE ((uint64_t)1 << 63) /* a handle or a name was made of this life */
 #define SHR_MARKS (SHR_MARK_SHARED | SHR_MARK_HANDLE)

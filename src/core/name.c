@@ -15,7 +15,7 @@
  */
 #include "internal.h"
 
-#define STATE_OF(w) ((unsigned)((w)&255u))
+#define STATE_OF(w) ((unsigned)((w) & 255u))
 #define CHANGE_TIMEOUT_MS 5000u
 #define NAMES_A_CHUNK (SHR_CHUNK / sizeof(struct name_shm))
 
@@ -287,7 +287,8 @@ int sharena_name_set(sharena_heap *h, const char *name, const void *block, const
     if (code || (code = valid(h, name)) != 0)
         return code;
     if (payload_bytes > SHARENA_PAYLOAD)
-        return shr__fail(SHARENA_EINVAL, "a name can carry %d bytes, not %zu; use a simpler dtype",
+        return shr__fail(SHARENA_EINVAL,
+                         "a name can carry %d bytes, not %zu; use a simpler dtype",
                          SHARENA_PAYLOAD, payload_bytes);
     code = begin_change(h);
     if (code)

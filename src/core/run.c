@@ -254,7 +254,8 @@ int shr__run_find(sharena_heap *h, uint64_t units, uint64_t align_units, unsigne
     int code;
 
     while (w.align == 1 && hint_pop(h, units, &hint))
-        if (is_free(h, hint.unit) && shr__head(h, hint.unit) && take_stretch(h, hint.unit, &w, unit))
+        if (is_free(h, hint.unit) && shr__head(h, hint.unit) &&
+            take_stretch(h, hint.unit, &w, unit))
             return 0;
     for (unsigned tries = 0; tries < 8; tries++) {
         if (search_all(h, &w, flags, unit))

@@ -48,10 +48,9 @@ int shr__slab_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages)
 
     if (have >= pages)
         return 0;
-    code = shr__commit_meta(h,
-                            h->super.descriptors + (unit << SHR_UNIT_SHIFT) +
-                                (uint64_t)have * SHR_PAGE,
-                            (uint64_t)(pages - have) * SHR_PAGE);
+    code = shr__commit_meta(
+        h, h->super.descriptors + (unit << SHR_UNIT_SHIFT) + (uint64_t)have * SHR_PAGE,
+        (uint64_t)(pages - have) * SHR_PAGE);
     if (code == 0) {
         (void)add64_relaxed(&h->control->committed_meta, (uint64_t)(pages - have) * SHR_PAGE);
         store32_release(&h->units[unit].pages, pages);

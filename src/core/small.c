@@ -183,8 +183,8 @@ void shr__slab_left(sharena_heap *h, uint64_t unit)
         while (!shr__enter(l))
             shr__lane_wait(l);
         if (shr__slab_at(h, unit) == s &&
-            atomic_load_explicit(&s->lane, memory_order_relaxed) == l && load32_relaxed(&s->list) != LIST_CURRENT &&
-            !shr__bin_private(s)) {
+            atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
+            load32_relaxed(&s->list) != LIST_CURRENT && !shr__bin_private(s)) {
             shr__bin_unlink(l, s);
             retired = shr__bin_place(l, s);
         }

@@ -128,9 +128,9 @@ int sharena_stats_read(sharena_heap *h, sharena_stats *out)
     s.reserve_bytes = h->data_bytes;
     s.retain_bytes = h->retain_units << SHR_UNIT_SHIFT;
     s.metadata_bytes = load64_relaxed(&h->control->committed_meta);
-    s.committed_bytes =
-        s.metadata_bytes +
-        (shr__bits_in(h->commit, 0, used < h->n_units ? used : h->n_units) << SHR_UNIT_SHIFT);
+    s.committed_bytes = s.metadata_bytes +
+                        (shr__bits_in(h->commit, 0, used < h->n_units ? used : h->n_units)
+                         << SHR_UNIT_SHIFT);
     s.max_processes = SHR_PROCESSES;
     s.classes = shr__n_classes;
     for (uint32_t c = 1; c < shr__n_classes; c++)

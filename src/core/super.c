@@ -81,9 +81,9 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
     }
     if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX ||
         s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
-        return shr__fail(SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
-                         (unsigned long long)((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX)
-                                              << SHR_UNIT_SHIFT));
+        return shr__fail(
+            SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
+            (unsigned long long)((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX) << SHR_UNIT_SHIFT));
     lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
                                    : round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
     s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
@@ -110,10 +110,11 @@ int shr__super_check(const struct super_shm *s, uint64_t file_bytes, uint32_t fi
     if (memcmp(s->magic, SHR_MAGIC, 8) != 0)
         return shr__fail(SHARENA_ENOTHEAP, "the file is not a sharena heap");
     if (s->format != SHR_FORMAT || s->words != 1)
-        return shr__fail(SHARENA_EVERSION,
-                         "the heap has format %u with %u mask words, this library reads format %u "
-                         "with 1; use the same version of sharena in all processes",
-                         s->format, s->words, SHR_FORMAT);
+        return shr__fail(
+            SHARENA_EVERSION,
+            "the heap has format %u with %u mask words, this library reads format %u "
+            "with 1; use the same version of sharena in all processes",
+            s->format, s->words, SHR_FORMAT);
     if (s->unit_shift != SHR_UNIT_SHIFT || s->units == 0 || s->units > SHR_UNITS_MAX)
         return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged (geometry)");
     if (!memchr(s->name, 0, sizeof s->name) || (s->name[0] && !shr__heap_name_valid(s->name)))
@@ -123,7 +124,8 @@ int shr__super_check(const struct super_shm *s, uint64_t file_bytes, uint32_t fi
     if (memcmp(&again, s, sizeof again) != 0 || file_bytes < s->file_bytes)
         return shr__fail(SHARENA_ECORRUPT, "the heap's superblock is damaged");
     if (s->machine != shr__sys_machine())
-        return shr__fail(SHARENA_EREMOTE, "the heap was made on another machine or before a reboot");
+        return shr__fail(SHARENA_EREMOTE,
+                         "the heap was made on another machine or before a reboot");
     if (file_uid != owner)
         return shr__fail(SHARENA_EPERM,
                          "the heap belongs to user %u, not to %u; whoever can write a heap can "

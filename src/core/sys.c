@@ -241,14 +241,15 @@ int shr__sys_read(int fd, void *buffer, size_t bytes, uint64_t at)
 void *shr__sys_map(int fd, uint64_t bytes, uint64_t align, void **start, uint64_t *start_bytes)
 {
     uint64_t room = bytes + align;
-    uint8_t *raw = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *raw = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                        0);
     uint8_t *base;
 
     if (raw == MAP_FAILED)
         return NULL;
     base = raw + (align - (uintptr_t)raw % align) % align;
-    if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) ==
-        MAP_FAILED) {
+    if (mmap(base, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd,
+             0) == MAP_FAILED) {
         (void)munmap(raw, room);
         return NULL;
     }
@@ -261,8 +262,8 @@ void *shr__sys_map(int fd, uint64_t bytes, uint64_t align, void **start, uint64_
 /* Zeroed private memory, committed page by page as it is touched. */
 void *shr__sys_map_private(uint64_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return p == MAP_FAILED ? NULL : p;
 }
@@ -317,7 +318,8 @@ int shr__sys_punch(int fd, uint64_t at, uint64_t bytes)
 
 static struct flock byte_lock(uint64_t at)
 {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
+    struct flock lock = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
 
     return lock;
 }

@@ -21,7 +21,7 @@
  */
 #include "internal.h"
 
-#define USES_OF(w) ((uint32_t)((w)&0xffffu))
+#define USES_OF(w) ((uint32_t)((w) & 0xffffu))
 #define MADE_OF(w) ((uint32_t)((w) >> 16 & 31u))
 #define CLAIMER_OF(w) ((uint32_t)((w) >> 21 & 2047u))
 #define SEQ_OF(w) ((uint32_t)((w) >> 32))
@@ -116,8 +116,7 @@ static int add_uses_at(sharena_heap *h, uint32_t at, const struct block *b, uint
     store64_relaxed(&e->made_ms, shr__sys_now_ms());
     while (USES_OF(w) && !CLAIMER_OF(w) && MADE_OF(w) + uses <= SHR_TICKET_BITS) {
         uint32_t made = MADE_OF(w), bits = ((1u << uses) - 1) << made;
-        if (cas64_acq_rel(&e->word, &w,
-                          word_of(SEQ_OF(w), 0, made + uses, USES_OF(w) | bits))) {
+        if (cas64_acq_rel(&e->word, &w, word_of(SEQ_OF(w), 0, made + uses, USES_OF(w) | bits))) {
             out->ticket = at;
             out->seq = SEQ_OF(w);
             out->uses = (uint16_t)bits;
@@ -156,13 +155,15 @@ static int claim_at(sharena_heap *h, uint32_t at, const struct block *b, uint64_
 static int make_use(sharena_heap *h, const struct block *b, uint64_t number, unsigned uses,
                     sharena_handle *out)
 {
-    uint32_t home = home_of(b->offset), *last = &shr__shard(h, b->offset >> SHR_UNIT_SHIFT)->ticket;
+    uint32_t home = home_of(b->offset),
+             *last = &shr__shard(h, b->offset >> SHR_UNIT_SHIFT)->ticket;
     uint32_t from = (*last - home) % SHR_TICKETS;
 
     if (add_uses_at(h, *last, b, number, uses, out))
         return 0;
-    from = from < SHR_TICKET_WINDOW && load64_relaxed(&entry(h, *last)->offset) == b->offset ? from
-                                                                                            : 0;
+    from = from < SHR_TICKET_WINDOW && load64_relaxed(&entry(h, *last)->offset) == b->offset
+               ? from
+               : 0;
     for (uint32_t i = 0; i < SHR_TICKET_WINDOW; i++) {
         uint32_t far = (from + i) % SHR_TICKET_WINDOW, at = (home + far) % SHR_TICKETS;
         int code = shr__chunk(h, entry_at(at));
@@ -215,8 +216,7 @@ void shr__ticket_spend(sharena_heap *h, struct block *b, const sharena_handle *h
             load64_relaxed(&e->offset) != b->offset ||
             load64_relaxed(&e->number) != handle->number)
             return;
-        if (cas64_acq_rel(&e->word, &w,
-                          word_of(SEQ_OF(w), 0, MADE_OF(w), USES_OF(w) & ~spent))) {
+        if (cas64_acq_rel(&e->word, &w, word_of(SEQ_OF(w), 0, MADE_OF(w), USES_OF(w) & ~spent))) {
             if ((USES_OF(w) & ~spent) == 0)
                 shr__settle(h, b, handle->number);
             return;
