@@ -10,14 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define EXIT_SKIPPED 77
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWNESS 6 /* deadlines are so many times longer */
+#define SLOWNESS 6
 #else
 #define SLOWNESS 1
 #endif
@@ -25,6 +24,7 @@
 static const char *case_name = "?";
 static pid_t case_pid;
 static uint64_t seed_used;
+static unsigned slowness = 1; /* deadlines are so many times longer */
 
 const char *harness_case(void)
 {
@@ -152,7 +152,7 @@ void peer_send(struct peer *peer, const void *bytes, size_t size)
 
 void peer_receive(struct peer *peer, void *bytes, size_t size)
 {
-    uint64_t deadline = now_ns() + WAIT_MS * UINT64_C(1000000);
+    uint64_t deadline = now_ns() + WAIT_MS * UINT64_C(1000000) * slowness;
     for (size_t got = 0; got < size;) {
         uint64_t now = now_ns();
         struct pollfd waits = {.fd = peer->from, .events = POLLIN};
@@ -160,7 +160,7 @@ void peer_receive(struct peer *peer, void *bytes, size_t size)
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready <= 0)
-            FAIL("no word from peer %d within %d ms", (int)peer->pid, WAIT_MS);
+            FAIL("no word from peer %d within %u ms", (int)peer->pid, WAIT_MS * slowness);
         ssize_t n = read(peer->from, (char *)bytes + got, size - got);
         if (n <= 0)
             FAIL("peer %d ended instead of answering", (int)peer->pid);
@@ -294,27 +294,36 @@ static void remove_scratch_files(pid_t pid)
         closedir(directory);
 }
 
-/* Waits for `pid` until the deadline; true when it has ended. */
+/* Waits for `pid` until the deadline; true when it has ended.  SIGCHLD is blocked. */
 static bool ends_within(pid_t pid, unsigned seconds)
 {
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    struct pollfd waits = {.fd = fd, .events = POLLIN};
-    uint64_t deadline = now_ns() + seconds * UINT64_C(1000000000);
-    int ready = 0;
-    do {
-        uint64_t now = now_ns();
-        ready = poll(&waits, 1, now < deadline ? (int)((deadline - now) / 1000000) : 0);
-    } while (ready < 0 && errno == EINTR);
-    close(fd);
-    return ready > 0;
+    uint64_t deadline = now_ns() + seconds * UINT64_C(1000000000), now;
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    while ((now = now_ns()) < deadline) {
+        struct timespec left = {.tv_sec = (time_t)((deadline - now) / 1000000000u),
+                                .tv_nsec = (long)((deadline - now) % 1000000000u)};
+        siginfo_t info = {.si_pid = 0};
+        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+            info.si_pid == pid)
+            return true;
+        sigtimedwait(&child, NULL, &left);
+    }
+    return false;
 }
 
 /* Returns the exit status: 0, EXIT_SKIPPED, or anything else for a failure. */
-static int run_case(const struct test_case *test, unsigned slowness)
+static int run_case(const struct test_case *test)
 {
+    sigset_t child, before;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, &before);
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
+        sigprocmask(SIG_SETMASK, &before, NULL);
         setpgid(0, 0);
         case_name = test->name;
         case_pid = getpid();
@@ -343,7 +352,7 @@ int harness_main(int argc, char **argv, const struct test_case *cases, size_t co
     int list = argc > 1 && strcmp(argv[1], "--list") == 0;
     int passed = 0, failed = 0, skipped = 0;
     const char *slow = getenv("TEST_SLOWNESS"); /* for valgrind */
-    unsigned slowness = slow ? (unsigned)strtoul(slow, NULL, 10) : SLOWNESS;
+    slowness = slow ? (unsigned)strtoul(slow, NULL, 10) : SLOWNESS;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < count; i++) {
@@ -355,7 +364,7 @@ int harness_main(int argc, char **argv, const struct test_case *cases, size_t co
         if (!chosen)
             continue;
         uint64_t start = now_ns();
-        int status = run_case(&cases[i], slowness);
+        int status = run_case(&cases[i]);
         passed += status == 0;
         skipped += status == EXIT_SKIPPED;
         failed += status != 0 && status != EXIT_SKIPPED;

@@ -15,6 +15,8 @@
 
 #define MIB (UINT64_C(1) << 20)
 
+static const sharena_options small = {.reserve_bytes = 64 * MIB};
+
 static void make_path(char path[128], const char *name)
 {
     snprintf(path, 128, "/dev/shm/sharena.%s", name);
@@ -27,6 +29,8 @@ static void unnamed_heap(void)
     sharena_heap *heap = NULL;
     struct stat st;
     uint8_t none[16] = {0};
+    if (getenv("TEST_SLOWNESS"))
+        SKIP("valgrind can't map the default reserve\n");
     CHECK_OK(sharena_create(NULL, NULL, &heap));
     CHECK(memcmp(sharena_uuid(heap), none, 16) != 0);
     CHECK(sharena_name(heap) == NULL);
@@ -48,7 +52,7 @@ static void unnamed_heap(void)
 
 static void attached_twice_is_one_heap(void)
 {
-    sharena_heap *heap = scratch_heap(0, 0), *again = NULL;
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB), *again = NULL;
     struct heap_address address = address_of(heap);
     CHECK_OK(sharena_attach_process(address.pid, address.fd, address.uuid, &again));
     CHECK(again == heap);
@@ -102,7 +106,7 @@ static void another_process_attaches(void)
 {
     struct peer peer;
     peer_start(&peer, attach_by_address, NULL);
-    struct heap_address address = address_of(scratch_heap(0, 0));
+    struct heap_address address = address_of(scratch_heap(64 * MIB, 64 * MIB));
     peer_send(&peer, &address, sizeof address);
     peer_join(&peer);
 }
@@ -133,10 +137,11 @@ static void named_heap(void)
     snprintf(name, sizeof name, "%s", scratch_name());
     make_path(path, name);
     CHECK_EQ(sharena_attach(name, &heap), SHARENA_ENOTFOUND);
-    CHECK_OK(sharena_create(name, &(sharena_options){.mode = 0640}, &heap));
+    CHECK_OK(
+        sharena_create(name, &(sharena_options){.mode = 0640, .reserve_bytes = 64 * MIB}, &heap));
     CHECK_EQ(stat(path, &st), 0);
     CHECK_EQ(st.st_mode & 0777, 0640);
-    CHECK_EQ(sharena_create(name, NULL, &other), SHARENA_EEXIST);
+    CHECK_EQ(sharena_create(name, &small, &other), SHARENA_EEXIST);
     peer_send(&peer, name, sizeof name);
     peer_await(&peer);
     CHECK_EQ(sharena_unlink(name, 0), SHARENA_EBUSY);
@@ -145,7 +150,7 @@ static void named_heap(void)
     CHECK_OK(sharena_unlink(name, 1));
     CHECK(stat(path, &st) != 0);
     CHECK_EQ(sharena_unlink(name, 1), SHARENA_ENOTFOUND);
-    CHECK_OK(sharena_create(name, NULL, &other)); /* the name is free, the old heap lives on */
+    CHECK_OK(sharena_create(name, &small, &other)); /* the name is free, the old heap lives on */
     peer_tell(&peer);
     peer_join(&peer);
     CHECK_OK(sharena_detach(other));
@@ -163,7 +168,7 @@ static void named_heap_outlives_its_users(void)
         int code = sharena_attach(name, &heap);
         if (round == 0) {
             CHECK_EQ(code, SHARENA_ENOTFOUND);
-            CHECK_OK(sharena_create(name, NULL, &heap));
+            CHECK_OK(sharena_create(name, &small, &heap));
             CHECK_OK(sharena_allocate(heap, 5000, 0, 0, &block));
             strcpy(block, "still here");
             CHECK_OK(sharena_name_set(heap, "kept", block, NULL, 0));
@@ -275,7 +280,7 @@ static void links_and_other_users(void)
     snprintf(link, sizeof link, "%s", scratch_name());
     make_path(path, name);
     make_path(link_path, link);
-    CHECK_OK(sharena_create(name, NULL, &heap));
+    CHECK_OK(sharena_create(name, &small, &heap));
     CHECK_OK(sharena_detach(heap));
     CHECK_EQ(symlink(path, link_path), 0);
     CHECK(attach_code(link) != 0);
@@ -326,7 +331,7 @@ static void other_format_version(void)
     uint32_t format = SHR_FORMAT + 1;
     snprintf(name, sizeof name, "%s", scratch_name());
     make_path(path, name);
-    CHECK_OK(sharena_create(name, NULL, &heap));
+    CHECK_OK(sharena_create(name, &small, &heap));
     CHECK_OK(sharena_detach(heap));
     int fd = open(path, O_RDWR | O_CLOEXEC);
     CHECK_EQ(pwrite(fd, &format, sizeof format, offsetof(struct super_shm, format)),
@@ -340,7 +345,7 @@ static void closed_descriptor_is_found_again(void)
     sharena_heap *heap;
     void *block;
     snprintf(name, sizeof name, "%s", scratch_name());
-    CHECK_OK(sharena_create(name, NULL, &heap));
+    CHECK_OK(sharena_create(name, &small, &heap));
     close(sharena_descriptor(heap));
     CHECK_OK(sharena_allocate(heap, 10 * MIB, 0, 0, &block));
     CHECK_OK(sharena_release(heap, block));

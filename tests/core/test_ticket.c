@@ -267,7 +267,8 @@ static void random_handles_are_refused(void)
 
 static void foreign_handles_say_so(void)
 {
-    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB), *other = scratch_heap(0, 0);
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB),
+                 *other = scratch_heap(64 * MIB, 64 * MIB);
     sharena_heap *found = NULL;
     sharena_block block;
     void *mine = make(heap, 100);
