@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import blocks
 import create
+import fragmentation
 import handover
 import large
 import process
@@ -37,6 +38,7 @@ CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "read": handover.read,
     "million": process.million,
     "grow": blocks.grow,
+    "fragmentation": fragmentation.fragmentation,
     "start": process.start,
 }
 
