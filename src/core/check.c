@@ -80,19 +80,6 @@ static int bit_of(const shr_a64 *map, uint64_t unit)
     return (int)(load64_relaxed(&map[unit >> 6]) >> (unit & 63) & 1);
 }
 
-struct uses {
-    uint64_t offset, number;
-    int found;
-};
-
-static int match_ticket(const sharena_ticket *t, void *argument)
-{
-    struct uses *u = argument;
-
-    u->found |= t->offset == u->offset && t->number == u->number;
-    return u->found;
-}
-
 static int named(struct walk *w, uint64_t offset, uint64_t number)
 {
     for (unsigned i = 0; i < SHR_NAMES; i++) {
@@ -114,12 +101,9 @@ static int named(struct walk *w, uint64_t offset, uint64_t number)
 static void check_reserved(struct walk *w, const char *what, uint64_t offset, uint64_t mask,
                            uint64_t number)
 {
-    struct uses u = {offset, number, 0};
-
     /* whoever holds the block may be about to settle; the changer, to end or begin a name */
     if ((mask & SHR_BIT_T) && !(mask & SHR_BITS_PROCESSES)) {
-        (void)sharena_ticket_list(w->h, match_ticket, &u);
-        if (!u.found)
+        if (!shr__ticket_live(w->h, offset, number))
             fault(w, "%s at %#llx: T, but no unspent use (T)", what, (unsigned long long)offset);
     }
     if ((mask & SHR_BIT_N) && !load64_acquire(&w->h->control->changer) &&

@@ -133,9 +133,10 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
         code = SHARENA_ENOTHELD;
     if (code == SHARENA_ETICKETS)
         return shr__fail(code,
-                         "%s: too many handles are in flight (one array can have %u loads ahead "
-                         "of it); receive or expire some, or send larger pieces",
-                         shr__label(h, name), SHR_TICKET_WINDOW * SHR_TICKET_BITS);
+                         "%s: too many handles are in flight (%u loads of one array, or %u "
+                         "arrays, fit in its table); receive or expire some, or send larger "
+                         "pieces",
+                         shr__label(h, name), SHR_TICKET_WINDOW * SHR_TICKET_BITS, SHR_TICKETS);
     if (code)
         return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM
                    ? code

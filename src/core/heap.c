@@ -219,8 +219,19 @@ int sharena_attach(const char *name, sharena_heap **out)
 int sharena_attach_owned(const char *name, uid_t owner, sharena_heap **out)
 {
     int fd, code = open_named(name, &fd);
+    char why[400];
 
-    return code ? code : attach_fd(fd, NULL, (uint32_t)owner, out);
+    if (code == 0) {
+        code = attach_fd(fd, NULL, (uint32_t)owner, out);
+        if (code == SHARENA_ENOTHEAP || code == SHARENA_ECORRUPT || code == SHARENA_EVERSION) {
+            (void)snprintf(why, sizeof why, "%s", sharena_detail());
+            return shr__fail(code,
+                             "can't attach to '%s': %s; if nobody needs it, remove "
+                             "/dev/shm/sharena.%s",
+                             name, why, name);
+        }
+    }
+    return code;
 }
 
 int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16], sharena_heap **out)

@@ -61,7 +61,7 @@ static uint32_t reach(const sharena_heap *h, uint32_t home)
 
 /* Is there a live use of the block's life?  Three loads, not one snapshot: enough, as whoever
  * makes a use looks after it set T. */
-static int look(const sharena_heap *h, uint64_t offset, uint64_t number)
+int shr__ticket_live(const sharena_heap *h, uint64_t offset, uint64_t number)
 {
     uint32_t home = home_of(offset), far = reach(h, home);
 
@@ -80,10 +80,10 @@ void shr__settle(sharena_heap *h, const struct block *b, uint64_t number)
 {
     for (unsigned i = 0; i < ROUNDS; i++) {
         (void)and64_acq_rel(b->mask, ~SHR_BIT_T);
-        if (!look(h, b->offset, number))
+        if (!shr__ticket_live(h, b->offset, number))
             return;
         (void)or64_acq_rel(b->mask, SHR_BIT_T);
-        if (look(h, b->offset, number))
+        if (shr__ticket_live(h, b->offset, number))
             return;
     }
     (void)or64_acq_rel(b->mask, SHR_BIT_T); /* the next one to settle finds out */
