@@ -14,7 +14,7 @@
 
 enum { SCENARIOS_MOST = 100 };
 
-static unsigned kills = 8, stops = 4;
+static unsigned kills = 3, stops = 2;
 static bool all;
 
 /* Without --all, no scenario takes more than this many steps for its kills, and for its
@@ -44,6 +44,8 @@ static void run_scenario(void)
     uint64_t random = test_seed();
     unsigned steps = 0, states, killed, stopped = 0;
     states = step_through(scenario, all, &steps);
+    if ((states == 0) != ((scenario->flags & STEP_PRIVATE) != 0))
+        FAIL("%s has %u states", scenario->name, states);
     killed = within_budget(kills, steps);
     if (killed > 0)
         step_kill(scenario, steps, killed, &random);

@@ -285,9 +285,14 @@ static void grow_in_place(struct role *role)
     CHECK_EQ(*(uint8_t *)role->blocks[0], 0x5a);
 }
 
+static void one_huge(struct role *role)
+{
+    make(role, 0, 4 * BIG);
+}
+
 static void shrink(struct role *role)
 {
-    CHECK_OK(sharena_reallocate(role->heap, role->blocks[0], 70000, &role->blocks[0]));
+    CHECK_OK(sharena_reallocate(role->heap, role->blocks[0], BIG, &role->blocks[0]));
 }
 
 static void blocked_big(struct role *role)
@@ -322,12 +327,21 @@ const struct scenario block_scenarios[] = {
     {.name = "allocate_reaping",
      .victim = victim_fills_heap,
      .act = allocate_what_the_dead_held,
-     .flags = STEP_TIGHT},
-    {.name = "release_not_last_in_slab", .prepare = two_small, .act = drop_first},
-    {.name = "release_last_in_slab", .prepare = one_small, .act = drop_first},
-    {.name = "release_full_slab", .prepare = full_slab, .act = drop_first},
+     .flags = STEP_TIGHT | STEP_DIES_LATE},
+    {.name = "release_not_last_in_slab",
+     .prepare = two_small,
+     .act = drop_first,
+     .flags = STEP_PRIVATE},
+    {.name = "release_last_in_slab",
+     .prepare = one_small,
+     .act = drop_first,
+     .flags = STEP_PRIVATE},
+    {.name = "release_full_slab", .prepare = full_slab, .act = drop_first, .flags = STEP_PRIVATE},
     {.name = "release_beyond_what_is_kept", .prepare = many_released, .act = release_more},
-    {.name = "release_retained", .prepare = retained_small, .act = drop_first},
+    {.name = "release_retained",
+     .prepare = retained_small,
+     .act = drop_first,
+     .flags = STEP_PRIVATE},
     {.name = "release_sent",
      .prepare = sent_small,
      .act = drop_first,
@@ -362,6 +376,6 @@ const struct scenario block_scenarios[] = {
     {.name = "grow_in_place", .prepare = one_big, .act = grow_in_place},
     {.name = "grow_moving", .prepare = blocked_big, .act = grow_in_place},
     {.name = "grow_small", .prepare = two_small, .act = grow_small},
-    {.name = "shrink", .prepare = blocked_big, .act = shrink},
+    {.name = "shrink", .prepare = one_huge, .act = shrink},
     {.name = NULL},
 };

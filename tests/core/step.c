@@ -23,7 +23,8 @@ enum { SETTLE = 's', WORK = 'w', REAP = 'r' }; /* commands to the partner */
 struct run {
     const struct scenario *scenario;
     struct stage *stage;
-    struct peer partner;
+    struct peer partner, victim;
+    bool victim_lives;
     pid_t actor;
     unsigned asked;
     bool all, verifies;
@@ -244,10 +245,11 @@ static void run_open(struct run *run, const struct scenario *scenario, bool room
     peer_start(&run->partner, partner_body, run);
     peer_await(&run->partner);
     if (scenario->victim) {
-        struct peer victim;
-        peer_start(&victim, victim_body, run);
-        peer_await(&victim);
-        peer_kill(&victim);
+        peer_start(&run->victim, victim_body, run);
+        peer_await(&run->victim);
+        run->victim_lives = (scenario->flags & STEP_DIES_LATE) != 0;
+        if (!run->victim_lives)
+            peer_kill(&run->victim);
     }
     peer_tell(&run->partner);
     peer_await(&run->partner);
@@ -271,6 +273,9 @@ static void start_actor(struct run *run)
     close(actor.from);
     if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGUSR1)
         FAIL("%s: the actor could not prepare", run->scenario->name);
+    if (run->victim_lives)
+        peer_kill(&run->victim);
+    run->victim_lives = false;
     CHECK_EQ(ptrace(PTRACE_SETOPTIONS, actor.pid, NULL,
                     (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACEFORK)),
              0);

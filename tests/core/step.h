@@ -38,7 +38,7 @@ struct role {
 
 struct scenario {
     const char *name;
-    void (*victim)(struct role *);  /* a process that is killed before the actor starts */
+    void (*victim)(struct role *);  /* a process that is killed before the partner starts */
     void (*partner)(struct role *); /* the survivor, before the actor starts */
     void (*prepare)(struct role *); /* the actor */
     void (*act)(struct role *);     /* the actor, stepped */
@@ -47,6 +47,8 @@ struct scenario {
 };
 #define STEP_FORKS 1u    /* the actor forks: its child is stepped too */
 #define STEP_ATTACHES 2u /* the actor's heap is NULL when it starts */
+#define STEP_DIES_LATE 8u /* the victim dies when the actor is prepared: attaching reaps */
+#define STEP_PRIVATE 16u /* changes nothing that others see; all others must */
 #define STEP_TIGHT 4u    /* a heap whose limit is only just enough */
 
 /* Visits the states of the scenario: all, or a sample where there are very many.  Returns how

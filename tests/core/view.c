@@ -3,8 +3,10 @@
 #include "internal.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 void view_open(struct view *v, const struct heap_address *address)
@@ -22,12 +24,16 @@ void view_open(struct view *v, const struct heap_address *address)
     v->then = mmap(NULL, v->meta_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(v->now != MAP_FAILED && v->then != MAP_FAILED);
+    v->blocks = -1;
+    v->resident = malloc(v->meta_bytes / SHR_PAGE);
+    CHECK(v->resident != NULL);
 }
 
 void view_close(struct view *v)
 {
     munmap((void *)(uintptr_t)v->now, v->meta_bytes);
     munmap(v->then, v->meta_bytes);
+    free(v->resident);
     close(v->fd);
 }
 
@@ -49,10 +55,28 @@ static unsigned find_ranges(struct view *v, uint64_t end)
     return n;
 }
 
+/* Finds the ranges again when pages have come or gone.  A page that was committed but never
+ * touched counts as a hole for lseek(), and would become data unnoticed by its first write:
+ * so each is touched here, which allocates nothing. */
+static void follow_pages(struct view *v)
+{
+    struct stat st;
+    size_t pages = v->meta_bytes / SHR_PAGE;
+    CHECK_EQ(fstat(v->fd, &st), 0);
+    if (v->blocks == st.st_blocks)
+        return;
+    v->blocks = st.st_blocks;
+    CHECK_EQ(mincore((void *)(uintptr_t)v->now, v->meta_bytes, v->resident), 0);
+    for (size_t i = 0; i < pages; i++)
+        if (v->resident[i] & 1)
+            (void)*(const volatile uint8_t *)(v->now + i * SHR_PAGE);
+    find_ranges(v, v->meta_bytes);
+}
+
 bool view_changed(struct view *v)
 {
     bool changed = false;
-    find_ranges(v, v->meta_bytes);
+    follow_pages(v);
     for (unsigned i = 0; i < v->n_ranges; i++) {
         uint64_t from = v->ranges[i].from, size = v->ranges[i].to - from;
         if (memcmp(v->now + from, v->then + from, size) != 0) {
@@ -70,6 +94,7 @@ int view_copy(struct view *v)
     CHECK(copy >= 0);
     CHECK_EQ(ftruncate(copy, (off_t)v->file_bytes), 0);
     find_ranges(v, v->file_bytes);
+    v->blocks = -1; /* the ranges are no longer those of the metadata */
     for (unsigned i = 0; i < v->n_ranges; i++)
         for (uint64_t at = v->ranges[i].from; at < v->ranges[i].to;) {
             uint64_t left = v->ranges[i].to - at;

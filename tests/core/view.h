@@ -17,6 +17,8 @@ struct view {
         uint64_t from, to;
     } ranges[RANGES_MOST];
     unsigned n_ranges;
+    int64_t blocks;    /* of the file, when the ranges were found */
+    uint8_t *resident; /* by page of the metadata, for mincore() */
 };
 
 void view_open(struct view *, const struct heap_address *);
