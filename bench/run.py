@@ -76,6 +76,15 @@ def measure_all(cases: list[str], settings: Settings) -> list[Row]:
     return rows
 
 
+def as_json(row: Row) -> dict[str, object]:
+    """The row's fields; what does not exist (a peer that can't) is null."""
+    fields = {**dataclasses.asdict(row), "holds": row.holds}
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in fields.items()
+    }
+
+
 def summary(rows: list[Row]) -> str:
     barred = [row for row in rows if row.bar is not None]
     failed = [row for row in barred if not row.holds]
@@ -118,8 +127,7 @@ def main() -> int:
     rows = measure_all([arguments.case] if arguments.case else list(CASES), settings)
     print(summary(rows))
     if arguments.json:
-        fields = [{**dataclasses.asdict(row), "holds": row.holds} for row in rows]
-        arguments.json.write_text(json.dumps(fields, indent=1) + "\n")
+        arguments.json.write_text(json.dumps([as_json(row) for row in rows], indent=1) + "\n")
     return 0
 
 
