@@ -386,7 +386,11 @@ int sharena_release(sharena_heap *h, const void *block)
     if (SHR_LIKELY(offset < h->data_bytes && l)) {
         if (SHR_LIKELY(shr__try_enter(l))) {
             struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-            if (SHR_LIKELY(s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
+            if (SHR_UNLIKELY(!s)) {
+                shr__exit(l);
+                return release_slow(h, block);
+            }
+            if (SHR_LIKELY(atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
                            !load32_relaxed(&s->left) && at_hand(s, block))) {
                 shr__exit(l);
                 return 0;

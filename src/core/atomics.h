@@ -82,6 +82,14 @@ typedef _Atomic uint32_t shr_a32;
     {                                                                                            \
         return atomic_fetch_and_explicit(p, v, memory_order_seq_cst);                            \
     }                                                                                            \
+    static inline value swap##bits##_acquire(type *p, value v)                                   \
+    {                                                                                            \
+        return atomic_exchange_explicit(p, v, memory_order_acquire);                             \
+    }                                                                                            \
+    static inline value swap##bits##_release(type *p, value v)                                   \
+    {                                                                                            \
+        return atomic_exchange_explicit(p, v, memory_order_release);                             \
+    }                                                                                            \
     static inline bool cas##bits##_relaxed(type *p, value *seen, value v)                        \
     {                                                                                            \
         return atomic_compare_exchange_strong_explicit(p, seen, v, memory_order_relaxed,         \

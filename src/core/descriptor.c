@@ -254,17 +254,16 @@ void shr__leave(sharena_heap *h, const struct block *b)
 
 /* ---- holdings ------------------------------------------------------------------------- */
 
-struct shard *shr__lock(sharena_heap *h, uint64_t unit)
+void shr__shard_lock_slow(struct shard *d)
 {
-    struct shard *d = shr__shard(h, unit);
-
-    pthread_mutex_lock(&d->lock);
-    return d;
-}
-
-void shr__unlock(struct shard *d)
-{
-    pthread_mutex_unlock(&d->lock);
+    for (unsigned spins = 0; spins < 100; spins++) {
+        uint32_t seen = 0;
+        if (cas32_acquire(&d->lock, &seen, 1))
+            return;
+        shr_pause();
+    }
+    while (swap32_acquire(&d->lock, 2) != 0)
+        shr__sys_wait(&d->lock, 2);
 }
 
 static uint32_t slot_of(uint64_t offset, uint32_t room)
@@ -439,7 +438,7 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
         shr__export_mark(h, b, SHR_MARK_SHARED);
     if (units && load64_relaxed(b->mask) == h->mine)
         counted = shr__retained_add(h, b->head, units);
-    left = and64_release(b->mask, ~h->mine) & ~h->mine;
+    left = and64_seq(b->mask, ~h->mine) & ~h->mine; /* before the look at the hint */
     if (left)
         shr__subtract(&h->control->retained_units, counted);
     else if (units && !counted)

@@ -21,7 +21,7 @@ static void lock_heap(sharena_heap *h)
 {
     pthread_mutex_lock(&h->lanes_lock);
     for (unsigned i = 0; i < SHR_SHARDS; i++)
-        pthread_mutex_lock(&h->shards[i].lock);
+        shr__shard_lock(&h->shards[i]);
     pthread_mutex_lock(&h->leaf);
     shr__lanes_stop(h);
     h->embryo_retired = shr__lanes_flush_stopped(h);
@@ -31,7 +31,7 @@ static void unlock_heap(sharena_heap *h)
 {
     pthread_mutex_unlock(&h->leaf);
     for (unsigned i = SHR_SHARDS; i-- > 0;)
-        pthread_mutex_unlock(&h->shards[i].lock);
+        shr__unlock(&h->shards[i]);
     pthread_mutex_unlock(&h->lanes_lock);
     pthread_mutex_unlock(&h->reap_lock);
     pthread_mutex_unlock(&h->names_lock);

@@ -56,6 +56,8 @@ int shr__sys_lock_test(int fd, uint64_t at); /* 1 held, 0 free, -1 cannot tell *
 int shr__sys_membarrier_known(void);
 int shr__sys_membarrier_register(void);
 void shr__sys_membarrier(void);
+void shr__sys_wait(shr_a32 *word, uint32_t value);
+void shr__sys_wake(shr_a32 *word);
 uint64_t shr__sys_now_ms(void); /* monotonic */
 uint64_t shr__sys_real_ns(void);
 uint64_t shr__sys_machine(void); /* hash of the boot id */
@@ -172,11 +174,31 @@ struct block { /* a decoded block: the only road from an offset to metadata */
     uint32_t index;
 };
 
-struct shard *shr__lock(sharena_heap *h, uint64_t unit);
-void shr__unlock(struct shard *);
 static inline struct shard *shr__shard(sharena_heap *h, uint64_t unit)
 {
     return &h->shards[unit % SHR_SHARDS];
+}
+/* The unit lock is held for some fifty nanoseconds, so it is a word: 0 free, 1 held, 2 held
+ * and somebody sleeps. */
+void shr__shard_lock_slow(struct shard *);
+static inline void shr__shard_lock(struct shard *d)
+{
+    uint32_t seen = 0;
+
+    if (SHR_UNLIKELY(!cas32_acquire(&d->lock, &seen, 1)))
+        shr__shard_lock_slow(d);
+}
+static inline void shr__unlock(struct shard *d)
+{
+    if (SHR_UNLIKELY(swap32_release(&d->lock, 0) == 2))
+        shr__sys_wake(&d->lock);
+}
+static inline struct shard *shr__lock(sharena_heap *h, uint64_t unit)
+{
+    struct shard *d = shr__shard(h, unit);
+
+    shr__shard_lock(d);
+    return d;
 }
 /* Units that may be in use; never more than there are. */
 static inline uint64_t shr__used(const sharena_heap *h)

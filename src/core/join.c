@@ -19,8 +19,6 @@ static int make_private(sharena_heap *h)
     (void)pthread_mutex_init(&h->reap_lock, NULL);
     (void)pthread_mutex_init(&h->lanes_lock, NULL);
     (void)pthread_mutex_init(&h->leaf, NULL);
-    for (unsigned i = 0; i < SHR_SHARDS; i++)
-        (void)pthread_mutex_init(&h->shards[i].lock, NULL);
     return h->slab_of && h->memo ? 0 : SHARENA_ENOMEM;
 }
 

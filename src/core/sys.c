@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/futex.h>
 #include <linux/membarrier.h>
 
 #include "internal.h"
@@ -382,6 +383,17 @@ int shr__sys_membarrier_register(void)
 void shr__sys_membarrier(void)
 {
     (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+/* Private locks only (descriptor.c): the word lies in this process's own memory. */
+void shr__sys_wait(shr_a32 *word, uint32_t value)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void shr__sys_wake(shr_a32 *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 uint64_t shr__sys_now_ms(void)

@@ -104,10 +104,11 @@ struct holding {
 };
 
 struct shard {
-    pthread_mutex_t lock;
-    struct holding *table; /* open addressing, a power of two of entries */
+    shr_a32 lock;          /* descriptor.c */
     uint32_t room, used;
-    uint32_t ticket; /* entry of the last ticket made under this lock */
+    uint32_t ticket;       /* entry of the last ticket made under this lock */
+    struct holding *table; /* open addressing, a power of two of entries */
+    uint8_t pad[64 - 4 * 4 - 8];
 };
 
 struct run_hint {
