@@ -42,6 +42,7 @@ struct actor {
     uint64_t held[HELD];
     unsigned n;
     uint64_t random;
+    uint64_t span; /* units it looks at */
 };
 
 static uint64_t draw(struct actor *a, uint64_t below)
@@ -59,7 +60,7 @@ static void give(struct actor *a, unsigned i)
 
 static void take_somewhere(struct actor *a)
 {
-    uint64_t unit = shr__prev_head(a->heap, draw(a, UNITS));
+    uint64_t unit = shr__prev_head(a->heap, draw(a, a->span));
     if (a->n == HELD || !shr__take(a->heap, unit))
         return;
     a->held[a->n++] = unit;
@@ -79,7 +80,7 @@ static void split_somewhere(struct actor *a, unsigned i)
 static void absorb_next(struct actor *a, unsigned i)
 {
     uint64_t unit = a->held[i], end = shr__next_head(a->heap, unit);
-    if (end < UNITS && shr__run_absorb(a->heap, end))
+    if (end < a->span && shr__run_absorb(a->heap, end))
         claim(a->model, end, shr__next_head(a->heap, unit), a->me);
 }
 
@@ -102,7 +103,8 @@ static void work(struct actor *a, unsigned rounds)
 struct start {
     struct model *model;
     uint32_t me;
-    unsigned rounds;
+    uint64_t ms;
+    uint64_t span;
 };
 
 static void act(struct peer *parent, void *argument)
@@ -113,9 +115,12 @@ static void act(struct peer *parent, void *argument)
     struct actor a = {.heap = attach_to(&address),
                       .model = start->model,
                       .me = start->me,
-                      .random = test_seed() + start->me * 1000};
+                      .random = test_seed() + start->me * 1000,
+                      .span = start->span};
     peer_tell(parent);
-    work(&a, start->rounds);
+    peer_await(parent); /* all are there */
+    for (uint64_t end = now_ns() + start->ms * 1000000u; now_ns() < end;)
+        work(&a, 1000);
     while (a.n > 0)
         give(&a, a.n - 1);
     CHECK_OK(sharena_detach(a.heap));
@@ -151,30 +156,54 @@ static void check_whole(sharena_heap *heap)
 
 static void one_process(void)
 {
-    struct actor a = {.heap = open_heap(), .model = new_model(), .me = 1, .random = test_seed()};
+    struct actor a = {
+        .heap = open_heap(), .model = new_model(), .me = 1, .random = test_seed(), .span = UNITS};
     work(&a, 100000);
     while (a.n > 0)
         give(&a, a.n - 1);
     check_whole(a.heap);
 }
 
-static void several_processes(void)
+static void compete(uint64_t ms, uint64_t span)
 {
     struct peer peers[PROCESSES];
     struct model *model = new_model();
     for (uint32_t p = 0; p < PROCESSES; p++) {
-        struct start start = {model, p + 1, 60000};
+        struct start start = {model, p + 1, ms, span};
         peer_start(&peers[p], act, &start);
     }
     sharena_heap *heap = open_heap();
     struct heap_address address = address_of(heap);
+    CHECK_EQ(shr__take(heap, 0), 1);
+    if (span < UNITS) { /* the rest stays mine */
+        while (shr__next_head(heap, 0) < UNITS)
+            CHECK_EQ(shr__run_absorb(heap, shr__next_head(heap, 0)), 1);
+        shr__run_split(heap, span);
+        CHECK_EQ(shr__take(heap, span), 1);
+    }
+    shr__give(heap, 0);
     for (int p = 0; p < PROCESSES; p++)
         peer_send(&peers[p], &address, sizeof address);
-    for (int p = 0; p < PROCESSES; p++) {
+    for (int p = 0; p < PROCESSES; p++)
         peer_await(&peers[p]);
+    for (int p = 0; p < PROCESSES; p++)
+        peer_tell(&peers[p]);
+    for (int p = 0; p < PROCESSES; p++)
         peer_join(&peers[p]);
-    }
+    if (span < UNITS)
+        shr__give(heap, span);
     check_whole(heap);
+}
+
+static void several_processes(void)
+{
+    compete(1000, UNITS);
+}
+
+/* So close together that they meet in every step. */
+static void processes_that_collide(void)
+{
+    compete(2000, 6);
 }
 
 /* Workers are killed in the middle; the tiling stays whole. */
@@ -185,7 +214,7 @@ static void killed_processes(void)
     struct model *model = new_model();
     uint64_t random = test_seed();
     for (uint32_t p = 0; p < LIVES; p++) {
-        struct start start = {model, p + 1, 1u << 30};
+        struct start start = {model, p + 1, 1u << 30, p % 2 ? 6 : UNITS};
         peer_start(&peers[p], act, &start);
     }
     sharena_heap *heap = open_heap();
@@ -193,6 +222,7 @@ static void killed_processes(void)
     for (int p = 0; p < LIVES; p++) {
         peer_send(&peers[p], &address, sizeof address);
         peer_await(&peers[p]);
+        peer_tell(&peers[p]);
         if (p == 0)
             continue;
         uint64_t until = now_ns() + random_next(&random) % 3000000;
@@ -270,4 +300,5 @@ static void finding(void)
     check_whole(heap);
 }
 
-CASES(CASE(one_process), CASE(several_processes), CASE(killed_processes), CASE(finding))
+CASES(CASE(one_process), CASE(several_processes), CASE(processes_that_collide),
+      CASE(killed_processes), CASE(finding))
