@@ -262,17 +262,6 @@ static __attribute__((noinline)) int zeroed(void *p, size_t size)
     return 0;
 }
 
-/* No longer idle, so it may be released. */
-static inline void taken(sharena_heap *h, void *block)
-{
-    const struct slab *s = shr__slab_at(h,
-                                        (uint64_t)((uint8_t *)block - h->data) >> SHR_UNIT_SHIFT);
-
-    if (SHR_LIKELY(s != NULL))
-        store8_relaxed(&s->idle[(uint64_t)((uint8_t *)block - s->start) * s->reciprocal >> 40],
-                       0);
-}
-
 /* Only what lies at hand; everything else is somebody else's, reached by a jump. */
 int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
 {
@@ -281,10 +270,11 @@ int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags,
     if (SHR_LIKELY(size - 1 < SHR_SMALL_MAX && (align | flags) <= 1 && l)) {
         if (SHR_LIKELY(shr__try_enter(l))) {
             struct magazine *m = &l->magazines[shr__class_of[(size + 15) >> 4]];
-            void **top = m->top, *p = top[-1];
+            struct at_hand *top = m->top - 1;
+            void *p = top->block;
             if (SHR_LIKELY(p != NULL)) {
-                m->top = top - 1;
-                taken(h, p);
+                m->top = top;
+                store8_relaxed(top->idle, 0);
                 shr__exit(l);
                 *out = p;
                 return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
@@ -364,14 +354,15 @@ static inline int at_hand(struct slab *s, const void *block)
 {
     uint64_t within = (uint64_t)((const uint8_t *)block - s->start), i;
     struct magazine *m = s->magazine;
-    void **top = m->top;
+    struct at_hand *top = m->top;
 
     if (SHR_UNLIKELY(within >= s->extent || within * s->divides >= s->divides || top == m->end))
         return 0;
     i = within * s->reciprocal >> 40;
     if (SHR_UNLIKELY(load8_relaxed(&s->idle[i])))
         return 0;
-    *top = (void *)(uintptr_t)block;
+    top->block = (void *)(uintptr_t)block;
+    top->idle = &s->idle[i];
     m->top = top + 1;
     store8_relaxed(&s->idle[i], 1);
     return 1;

@@ -158,54 +158,58 @@ void shr__rescan(sharena_heap *h, struct slab *s)
 void shr__slab_struct_free(sharena_heap *h, struct slab *s)
 {
     pthread_mutex_lock(&h->leaf);
-    s->next = h->slab_pool;
-    h->slab_pool = s;
+    s->next = h->slab_pool[s->class];
+    h->slab_pool[s->class] = s;
     pthread_mutex_unlock(&h->leaf);
+}
+
+/* Structs and their arrays stay until the heap is left: a stale pointer to one only ever hits
+ * another slab of the class. */
+static struct slab *slab_struct_new(sharena_heap *h, uint32_t class)
+{
+    const struct shr_class *c = &shr__classes[class];
+    struct slab *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
+    uint16_t *stack = s ? calloc(c->capacity, sizeof *stack + 1) : NULL;
+
+    if (!stack) {
+        free(s);
+        return NULL;
+    }
+    memset(s, 0, sizeof *s);
+    s->free = stack;
+    s->idle = (shr_a8 *)(void *)(stack + c->capacity);
+    s->class = class;
+    s->size = c->size;
+    s->capacity = c->capacity;
+    s->extent = c->size * c->capacity;
+    s->reciprocal = c->reciprocal;
+    s->divides = UINT64_MAX / c->size + 1;
+    pthread_mutex_lock(&h->leaf);
+    s->all = h->slab_all;
+    h->slab_all = s;
+    pthread_mutex_unlock(&h->leaf);
+    return s;
 }
 
 struct slab *shr__slab_struct(sharena_heap *h, uint32_t class)
 {
-    const struct shr_class *c = &shr__classes[class];
     struct slab *s;
 
     pthread_mutex_lock(&h->leaf);
-    s = h->slab_pool;
+    s = h->slab_pool[class];
     if (s)
-        h->slab_pool = s->next;
+        h->slab_pool[class] = s->next;
     pthread_mutex_unlock(&h->leaf);
-    if (!s) {
-        s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
-        if (!s)
-            return NULL;
-        memset(s, 0, sizeof *s);
-        pthread_mutex_lock(&h->leaf);
-        s->all = h->slab_all;
-        h->slab_all = s;
-        pthread_mutex_unlock(&h->leaf);
-    }
-    if (s->free_room < c->capacity || s->free_room > c->capacity * 4) {
-        uint16_t *stack = calloc(c->capacity, sizeof *stack + 1), *old = s->free;
-        if (!stack) {
-            shr__slab_struct_free(h, s);
-            return NULL;
-        }
-        s->free = stack; /* a child forked here frees what it finds */
-        s->idle = (shr_a8 *)(void *)(stack + c->capacity);
-        s->free_room = c->capacity;
-        free(old);
-    }
-    for (uint32_t i = 0; i < c->capacity; i++)
+    if (!s)
+        s = slab_struct_new(h, class);
+    if (!s)
+        return NULL;
+    for (uint32_t i = 0; i < s->capacity; i++)
         store8_relaxed(&s->idle[i], 0);
-    s->reciprocal = c->reciprocal;
-    s->divides = UINT64_MAX / c->size + 1;
-    s->extent = c->size * c->capacity;
-    s->size = c->size;
-    s->capacity = c->capacity;
     store32_relaxed(&s->n_free, 0);
-    s->class = class;
+    store32_relaxed(&s->left, 0);
     store32_relaxed(&s->list, LIST_NONE);
     s->next = s->prev = NULL;
-    store32_relaxed(&s->left, 0);
     return s;
 }
 

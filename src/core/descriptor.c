@@ -28,19 +28,17 @@ uint8_t shr__class_of[SHR_SMALL_MAX / 16 + 1];
  * as many as hold eight blocks, so that not every other allocation needs a new slab. */
 static uint32_t slab_units(uint32_t size)
 {
-    uint32_t best = 1, best_waste = UINT32_MAX;
+    uint32_t blocks = size > 16384 ? 8 : 1, best = 1, best_waste = UINT32_MAX;
 
     for (uint32_t n = 1; n <= SLAB_UNITS_MAX; n++) {
         uint32_t bytes = n << SHR_UNIT_SHIFT, waste = bytes % size * 64 / n;
-        if (size > 16384 && bytes / size < 8 && n < SLAB_UNITS_MAX && waste >= bytes / 16 / n)
-            continue;
-        if (size > 16384 && bytes / size < 4)
+        if (bytes / size < blocks)
             continue;
         if (waste < best_waste) {
             best = n;
             best_waste = waste;
         }
-        if (waste * n / 64 <= bytes / 16)
+        if (bytes % size <= bytes / 16)
             break;
     }
     return best;

@@ -349,7 +349,7 @@ void shr__slab_struct_free(sharena_heap *h, struct slab *);
 /* ---- magazine.c ---------------------------------------------------------------------------------- */
 
 uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *, uint32_t class);
-void **shr__magazine_new(const struct lane *, uint32_t class, uint32_t room);
+struct at_hand *shr__magazine_new(const struct lane *, uint32_t class, uint32_t room);
 
 /* ---- small.c -------------------------------------------------------------------------------- */
 

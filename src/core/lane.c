@@ -18,7 +18,7 @@
 #define LANE_FENCES 2u
 
 static int no_membarrier;
-static void *no_blocks[1]; /* the magazine of a class that was not used yet */
+static struct at_hand no_blocks[1]; /* the magazine of a class that was not used yet */
 
 static void lanes_init(void)
 {

@@ -14,7 +14,7 @@
 
 #define MAGAZINE_MAX 512u    /* blocks at hand of a class, a cap that holds a usual batch ... */
 #define MAGAZINE_BYTES ((uint64_t)2 << 20) /* ... up to 4 KiB; bigger ones by bytes */
-#define MAGAZINES_MAX 4096u  /* of a lane together; then the classes to come get few */
+#define MAGAZINES_MAX 16384u  /* of a lane together; then the classes to come get few */
 #define MAGAZINE_MIN 16u
 
 /* Each block at hand may pin a slab while this process sleeps: that bounds them. */
@@ -31,11 +31,11 @@ uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *l, uint32_
 }
 
 /* NULL: no memory, or there is one. */
-void **shr__magazine_new(const struct lane *l, uint32_t class, uint32_t room)
+struct at_hand *shr__magazine_new(const struct lane *l, uint32_t class, uint32_t room)
 {
-    if (l->magazines[class].top != l->magazines[class].end || l->magazines[class].top[-1])
+    if (l->magazines[class].top != l->magazines[class].end || l->magazines[class].top[-1].block)
         return NULL;
-    return calloc(room + 1, sizeof(void *));
+    return calloc(room + 1, sizeof(struct at_hand));
 }
 
 /* Really frees a block at hand; returns its slab if that is to be retired now. */
@@ -70,8 +70,8 @@ static struct slab *flush(sharena_heap *h, struct lane *l, struct slab *retired)
 {
     for (uint32_t c = 1; c < shr__n_classes; c++) {
         struct magazine *m = &l->magazines[c];
-        while (m->top[-1]) {
-            struct slab *s = unload(h, l, *--m->top);
+        while (m->top[-1].block) {
+            struct slab *s = unload(h, l, (--m->top)->block);
             if (s) {
                 s->next = retired;
                 retired = s;
@@ -184,12 +184,13 @@ void shr__lanes_forget(sharena_heap *h)
         free(s->free);
         free(s);
     }
-    h->slab_all = h->slab_pool = NULL;
+    h->slab_all = NULL;
+    memset(h->slab_pool, 0, sizeof h->slab_pool);
     for (struct lane *l = h->lanes, *next; l; l = next) {
         next = l->next;
         for (unsigned c = 0; c < SHR_CLASSES_MAX; c++) {
             struct magazine *m = &l->magazines[c];
-            while (m->top[-1])
+            while (m->top[-1].block)
                 m->top--;
             if (m->top != m->end) /* else it was never given one */
                 free(m->top - 1);

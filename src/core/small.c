@@ -110,7 +110,7 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
     struct bin *b = &l->bins[s->class];
     struct slab *old;
     uint32_t room = shr__magazine_room(h, l, s->class);
-    void **blocks = shr__magazine_new(l, s->class, room);
+    struct at_hand *blocks = shr__magazine_new(l, s->class, room);
 
     while (!shr__enter(l))
         shr__lane_wait(l);

@@ -60,15 +60,19 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     shr_a32 list;             /* LIST_; the lane's, read by others as a hint */
     uint32_t class;
     uint32_t unit;
-    uint32_t free_room;       /* entries that `free` can take */
     struct slab *next, *prev, *all;
 };
 
 /* Blocks at hand: private ones that were released, and which this process simply goes on
  * holding.  Nobody else can tell: no handle was ever made of this life. */
+struct at_hand {
+    void *block;
+    shr_a8 *idle; /* its byte in the slab; a slab's struct keeps its arrays for good */
+};
+
 struct magazine {
-    void **top; /* top[-1] is the next to go out; NULL when empty */
-    void **end; /* top == end: full */
+    struct at_hand *top; /* top[-1] is the next to go out; its block is NULL when empty */
+    struct at_hand *end; /* top == end: full */
 };
 
 enum { LIST_NONE, LIST_CURRENT, LIST_PARTIAL, LIST_FULL };
@@ -81,11 +85,11 @@ struct bin {
     uint32_t rescanned;   /* number of slabs at the last rescan of all */
 };
 
-struct lane {            /* one a thread and heap */
+struct lane {                      /* one a thread and heap */
+    shr_a32 busy; /* 1 inside the bracket: mask, gen and lists may be in motion */
+    shr_a32 stop; /* bit 0: a forker, a trimmer or an exporter waits for busy = 0;
+                                      bit 1: the kernel has no membarrier, the lane fences itself */
     struct magazine magazines[SHR_CLASSES_MAX];
-    shr_a32 busy;        /* 1 inside the bracket: mask, gen and lists may be in motion */
-    shr_a32 stop;        /* bit 0: a forker, a trimmer or an exporter waits for busy = 0;
-                            bit 1: the kernel has no membarrier, the lane fences itself */
     sharena_heap *heap;
     struct shr_thread *owner; /* NULL: idle, waits for the next thread */
     struct lane *next;
@@ -100,13 +104,13 @@ struct holding {
     uint64_t offset; /* of the block in the data area, + 1; 0: empty */
     uint64_t number;
     uint32_t count;
-    uint32_t units;  /* of a run; 0: a small block */
+    uint32_t units; /* of a run; 0: a small block */
 };
 
 struct shard {
-    shr_a32 lock;          /* descriptor.c */
+    shr_a32 lock; /* descriptor.c */
     uint32_t room, used;
-    uint32_t ticket;       /* entry of the last ticket made under this lock */
+    uint32_t ticket; /* entry of the last ticket made under this lock */
     struct holding *table; /* open addressing, a power of two of entries */
     uint8_t pad[64 - 4 * 4 - 8];
 };
@@ -146,14 +150,14 @@ struct sharena_heap {
     void *map_start; /* what was mapped, before alignment */
     uint64_t map_start_bytes;
     shr_a32 fd; /* an int */
-    int32_t pid;  /* of this process, and its user: a handle carries them */
+    int32_t pid; /* of this process, and its user: a handle carries them */
     uint32_t uid;
     uint64_t dev, ino;
     uint32_t slot;
     uint64_t k;
     void *lock_page; /* keeps the slot's lock alive */
     uint64_t guests; /* forked children that share the slot, failed forks among them */
-    uint32_t forks;  /* generations of forked children: changes under a caller who forks */
+    uint32_t forks; /* generations of forked children: changes under a caller who forks */
     uint32_t attached; /* times attached by this process */
 
     pthread_mutex_t names_lock; /* outermost: one changer of names a process */
@@ -163,13 +167,14 @@ struct sharena_heap {
     struct shard shards[SHR_SHARDS];
 
     pthread_mutex_t leaf; /* run hints, pool of slab structs */
-    struct slab *slab_pool, *slab_all;
+    struct slab *slab_pool[SHR_CLASSES_MAX]; /* by class: a struct's arrays keep their size */
+    struct slab *slab_all;
     struct run_bin hints[SHR_HINT_BINS];
     shr_a64 *memo; /* per extent: {changes 32, largest free stretch 32}; lazily touched */
     uint64_t memo_bytes;
     uint64_t slab_of_bytes;
     shr_a64 last_reap_ms; /* rate limit of the looks for the dead */
-    shr_a32 adopt_at[SHR_CLASSES_MAX];   /* where the search for a slab to adopt goes on */
+    shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
     shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
 
