@@ -2,8 +2,7 @@
  * it while the first sleeps or is stopped, under a limit that leaves nothing else.  And what
  * many processes and many threads leave behind is bounded.
  *
- * The full size of the small blocks, 1 GiB of 64 bytes, takes long: it is used if TEST_FULL
- * is set.  Slow builds (TEST_SLOWNESS) do with less of everything. */
+ * Slow builds (TEST_SLOWNESS) do with less of everything. */
 #include "harness.h"
 #include "internal.h"
 
@@ -171,7 +170,7 @@ static void strand(struct plan chosen)
 {
     struct peer peer;
     plan = chosen;
-    need_memory(plan.limit + 256 * MIB);
+    need_memory(plan.limit + 512 * MIB);
     board = pages(sizeof *board, MAP_SHARED);
     connect_second();
     peer_start(&peer, first, pages(plan.count * sizeof(void *), MAP_PRIVATE));
@@ -200,7 +199,7 @@ static void large(enum way way, enum rest rest)
 /* 64-byte blocks: a quarter of their bytes again are descriptors, which stay. */
 static void small(enum way way, enum rest rest)
 {
-    const uint64_t total = (getenv("TEST_FULL") ? GIB : 64 * MIB) / slowness();
+    const uint64_t total = GIB / slowness();
     strand((struct plan){way, rest, 64, total / 64, total + total * 26 / 100 + 64 * MIB});
 }
 
