@@ -9,6 +9,8 @@
 
 #include "internal.h"
 
+#define JOIN_TIMEOUT_MS 5000u /* dead slots are being emptied by somebody who may be stopped */
+
 static int make_private(sharena_heap *h)
 {
     h->slab_of_bytes = h->n_units * sizeof(void *);
@@ -71,26 +73,52 @@ int shr__heap_map(sharena_heap *h)
     return 0;
 }
 
+/* Takes the reaper's slot for as long as it takes to look for the dead; 0 if it was free. */
+static int reap_without_slot(sharena_heap *h)
+{
+    unsigned slot;
+    int code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
+                              &h->lock_page);
+
+    if (code)
+        return code;
+    h->slot = slot;
+    h->mine = (uint64_t)1 << slot;
+    (void)shr__reap(h, NULL, 1);
+    shr__reap_self(h);
+    shr__sys_lock_page_drop(h->lock_page);
+    h->lock_page = NULL;
+    h->slot = SHR_SLOTS;
+    return 0;
+}
+
+/* Are there 60 that live, or is one of the slots free or about to be? */
+static int all_alive(sharena_heap *h)
+{
+    uint64_t state;
+
+    for (unsigned s = 0; s < SHR_PROCESSES; s++) {
+        unsigned what = SHR_STATE_OF(load64_acquire(&shr__slot(h, s)->state));
+        if (what == SLOT_FREE || what == SLOT_CLOSING || shr__slot_dead(h, s, &state))
+            return 0;
+    }
+    return 1;
+}
+
 int shr__heap_join(sharena_heap *h)
 {
+    uint64_t start = shr__sys_now_ms();
     char name[96];
     unsigned slot;
-    int code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+    int code;
 
-    if (code == SHARENA_EPROCESSES) {
-        /* the reaper's slot, for as long as it takes to look for the dead */
-        code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
-                              &h->lock_page);
-        if (code == 0) {
-            h->slot = slot;
-            h->mine = (uint64_t)1 << slot;
-            (void)shr__reap(h, NULL, 1);
-            shr__reap_self(h);
-            shr__sys_lock_page_drop(h->lock_page);
-            h->lock_page = NULL;
-            h->slot = SHR_SLOTS;
-        }
+    for (;;) {
         code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_INIT, &slot, &h->k, &h->lock_page);
+        if (code != SHARENA_EPROCESSES || all_alive(h) ||
+            shr__sys_now_ms() - start > JOIN_TIMEOUT_MS)
+            break;
+        if (reap_without_slot(h) != 0) /* another newcomer is at it */
+            shr__sys_yield();
     }
     if (code == SHARENA_EPROCESSES)
         return shr__fail(code,

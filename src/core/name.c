@@ -366,7 +366,8 @@ int sharena_name_get(sharena_heap *h, const char *name, sharena_block *out, void
         if (code == SHARENA_ESTALE && load64_acquire(&entry(h, (unsigned)i)->word) != word)
             continue;
         if (code == 0) {
-            memcpy(payload, copy, bytes);
+            if (bytes)
+                memcpy(payload, copy, bytes);
             *payload_bytes = bytes;
         }
         return code;
