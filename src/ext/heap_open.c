@@ -96,13 +96,14 @@ static int attach_unnamed(const char *text, int pid, int fd, sharena_heap **core
 
 PyObject *ext_heap_attach(PyObject *class, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"name", "uuid", "pid", "fd", NULL};
+    static char *names[] = {"name", "uuid", "pid", "fd", "owner", NULL};
     ext_state *st = PyType_GetModuleState((PyTypeObject *)class);
     const char *name = NULL, *uuid = NULL;
     int pid = 0, fd = -1, code;
+    long owner = -1; /* this user */
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$zii:attach", names, &name, &uuid, &pid,
-                                     &fd))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$ziil:attach", names, &name, &uuid, &pid,
+                                     &fd, &owner))
         return NULL;
     if ((name == NULL) == (uuid == NULL)) {
         PyErr_SetString(PyExc_TypeError, "attach() needs a name or a uuid");
@@ -114,7 +115,8 @@ PyObject *ext_heap_attach(PyObject *class, PyObject *args, PyObject *kwargs)
             return NULL;
     } else {
         Py_BEGIN_ALLOW_THREADS
-        code = sharena_attach(name, &core);
+        code = owner < 0 ? sharena_attach(name, &core)
+                         : sharena_attach_owned(name, (uid_t)owner, &core);
         Py_END_ALLOW_THREADS
     }
     return opened(st, code, core);

@@ -303,10 +303,12 @@ static PyMethodDef heap_methods[] = {
      "HeapExistsError\n    A heap of this name exists.\n"
      "ValueError\n    A size, mode or name that can't be."},
     {"attach", EXT_METHOD(ext_heap_attach), METH_VARARGS | METH_KEYWORDS | METH_CLASS,
-     "attach($type, /, name=None, *, uuid=None, pid=0, fd=-1)\n--\n\n"
+     "attach($type, /, name=None, *, uuid=None, pid=0, fd=-1, owner=-1)\n--\n\n"
      "Attach to a heap that exists: by name, or an unnamed one by its uuid.\n\n"
      "With a uuid, ``pid`` and ``fd`` may say which process has it open where; without\n"
-     "them all processes of this user are searched.\n\n"
+     "them all processes of this user are searched.  A named heap of another user is\n"
+     "attached only if ``owner`` names that user's id: who can write a heap can change what\n"
+     "its arrays hold.\n\n"
      "Raises\n------\n"
      "HeapNotFoundError, NotAHeapError, HeapVersionError, TooManyProcessesError"},
     {"default", heap_default, METH_NOARGS | METH_CLASS,

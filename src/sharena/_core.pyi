@@ -183,8 +183,13 @@ def attach(handle: ReadableBuffer, /) -> _Array: ...
 def reduce_array(
     a: _Array, fallback: Callable[[_Array], Any] | None = None
 ) -> str | tuple[Any, ...]: ...
-def rebuild_array(handle: bytes, dtype: np.dtype[Any] | None = None) -> _Array | Lost: ...
 def sent() -> dict[str, int]: ...
+
+@final
+class rebuild_array:  # noqa: N801
+    def __new__(  # type: ignore[misc]
+        cls, handle: ReadableBuffer, dtype: np.dtype[Any] | None = None
+    ) -> _Array | Lost: ...
 
 @final
 class by_value:  # noqa: N801
@@ -468,7 +473,13 @@ class Heap:
     ) -> Heap: ...
     @classmethod
     def attach(
-        cls, name: str | None = None, *, uuid: str | None = None, pid: int = 0, fd: int = -1
+        cls,
+        name: str | None = None,
+        *,
+        uuid: str | None = None,
+        pid: int = 0,
+        fd: int = -1,
+        owner: int = -1,
     ) -> Heap: ...
     @classmethod
     def default(cls) -> Heap: ...
