@@ -69,8 +69,28 @@ int ext_read(ext_reader *r, void *out, size_t size)
 
 static int write_code(ext_writer *, PyArray_Descr *, int strict, int depth);
 
+/* dtype.str of a number, without asking NumPy, which formats it anew for every handle. */
+static size_t number_text(const PyArray_Descr *descr, char text[5])
+{
+    npy_intp size = PyDataType_ELSIZE(descr);
+    if ((descr->type_num > NPY_CLONGDOUBLE && descr->type_num != NPY_HALF) || size > 99)
+        return 0;
+    size_t length = 0;
+    text[length++] = descr->byteorder == NPY_NATIVE ? NPY_LITTLE : descr->byteorder;
+    text[length++] = descr->kind;
+    if (size > 9)
+        text[length++] = (char)('0' + size / 10);
+    text[length++] = (char)('0' + size % 10);
+    return length;
+}
+
 static int write_simple(ext_writer *w, PyArray_Descr *descr)
 {
+    char number[5];
+    const uint8_t number_head[2] = {'S', (uint8_t)number_text(descr, number)};
+    if (number_head[1] != 0)
+        return ext_write(w, number_head, 2) < 0 || ext_write(w, number, number_head[1]) < 0 ? -1
+                                                                                            : 1;
     PyObject *text = PyObject_GetAttrString((PyObject *)descr, "str");
     if (text == NULL)
         return -1;
@@ -237,6 +257,25 @@ static int simple_matches(const char *s)
     return *s == '\0';
 }
 
+/* The usual ones, which need no parser. */
+static PyArray_Descr *number_dtype(const char *text)
+{
+    static const struct {
+        char text[4];
+        int type;
+    } numbers[] = {
+        {"<f8", NPY_FLOAT64},   {"<f4", NPY_FLOAT32}, {"|u1", NPY_UINT8},  {"<i8", NPY_INT64},
+        {"<i4", NPY_INT32},     {"<u2", NPY_UINT16},  {"<i2", NPY_INT16},  {"|b1", NPY_BOOL},
+        {"|i1", NPY_INT8},      {"<u4", NPY_UINT32},  {"<u8", NPY_UINT64}, {"<f2", NPY_FLOAT16},
+        {"<c8", NPY_COMPLEX64},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (memcmp(text, numbers[i].text, sizeof numbers[i].text) == 0)
+            return PyArray_DescrFromType(numbers[i].type);
+    }
+    return NULL;
+}
+
 static PyArray_Descr *read_simple(ext_reader *r)
 {
     uint8_t length;
@@ -244,6 +283,9 @@ static PyArray_Descr *read_simple(ext_reader *r)
     if (ext_read(r, &length, 1) < 0 || ext_read(r, text, length) < 0)
         return bad();
     text[length] = '\0';
+    PyArray_Descr *number = length == 3 ? number_dtype(text) : NULL;
+    if (number != NULL)
+        return number;
     if (!simple_matches(text))
         return bad();
     PyObject *string = PyUnicode_FromString(text);

@@ -1,7 +1,7 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · create, convert, load · reduce · share · heap_type, heap_open,
+ *   module · create, convert, load · flat_list · reduce · share · heap_type, heap_open,
  *   heap_report, records, heap_names, default_heap · array_handle, description, dtype_code · lost ·
  *   array_new · arguments, frame · block · arena · errors
  *
@@ -120,6 +120,7 @@ typedef struct ext_sent {
 struct ext_state {
     PyObject *errors[EXT_ERROR_COUNT];
     PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type;
+    PyTypeObject *rebuild_type; /* what handles are loaded by */
     PyTypeObject *stats_type, *class_type, *process_type, *ticket_type, *block_info_type;
     PyObject *default_heap;     /* Heap object or NULL */
     ext_arena *default_arena;   /* its arena while it is open, borrowed */
@@ -129,7 +130,6 @@ struct ext_state {
     Py_ssize_t warn_bytes;      /* SHARENA_WARN_BYVALUE, 0: never */
     ext_sent sent;              /* by EXT_COUNT_ADD */
     PyObject *by_value;         /* context variable: arrays travel by value */
-    PyObject *rebuild;          /* the function that handles are loaded by */
     PyObject *lost_memory;      /* the Lost of last resort */
     PyArray_Descr *float64;
 #ifndef Py_GIL_DISABLED
@@ -242,6 +242,14 @@ PyArrayObject *ext_array_like(ext_state *, ext_arena *, PyArray_Descr *descr,
 PyArrayObject *ext_array_over(PyObject *block, PyArray_Descr *descr, int nd, const npy_intp *dims,
                               const npy_intp *strides, void *data, int writeable);
 int ext_dtype_check(PyArray_Descr *); /* 0, or -1 with the TypeError for objects */
+
+/* ---- flat_list.c ---- */
+
+#ifndef Py_GIL_DISABLED
+/* np.array(object) in the heap that heap= names, for a list or tuple that holds only floats
+ * or only ints.  NULL without an exception: it is no such thing. */
+PyArrayObject *ext_array_of_numbers(ext_state *, PyObject *object, PyObject *heap);
+#endif
 
 /* ---- convert.c ---- */
 
@@ -378,7 +386,6 @@ EXT_FAST(copy);
 EXT_FAST(load);
 EXT_FAST(share);
 EXT_FAST(handle);
-EXT_FAST(rebuild_array);
 EXT_FAST(reduce_array);
 PyObject *ext_is_shared(PyObject *, PyObject *);
 PyObject *ext_attach(PyObject *, PyObject *);

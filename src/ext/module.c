@@ -127,9 +127,6 @@ static PyMethodDef functions[] = {
          "The reducer for picklers that talk to other processes of this machine.\n\n"
          "A shared array becomes a call of `rebuild_array`; any other one what\n"
          "``fallback(a)`` returns, or without it what pickle would make of it."),
-    FAST(rebuild_array,
-         "rebuild_array($module, /, handle, dtype=None)\n--\n\n"
-         "Load a handle from inside an unpickler: never raises, may return a `Lost`."),
     {"is_shared", ext_is_shared, METH_O,
      "is_shared($module, a, /)\n--\n\n"
      "Whether the object is an ndarray that lies wholly within one block of shared\n"
@@ -161,6 +158,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->block_type);
     Py_VISIT(st->lost_type);
     Py_VISIT(st->by_value_type);
+    Py_VISIT(st->rebuild_type);
     Py_VISIT(st->stats_type);
     Py_VISIT(st->class_type);
     Py_VISIT(st->process_type);
@@ -168,7 +166,6 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->block_info_type);
     Py_VISIT(st->default_heap);
     Py_VISIT(st->by_value);
-    Py_VISIT(st->rebuild);
     Py_VISIT(st->lost_memory);
     return 0;
 }
@@ -184,7 +181,6 @@ static int clear(PyObject *module)
     Py_CLEAR(st->default_heap);
     Py_CLEAR(st->lost_memory);
     Py_CLEAR(st->by_value);
-    Py_CLEAR(st->rebuild);
     Py_CLEAR(st->float64);
 #ifndef Py_GIL_DISABLED
     for (int i = 0; i < EXT_DTYPE_CACHE; i++) {
@@ -196,6 +192,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->block_type);
     Py_CLEAR(st->lost_type);
     Py_CLEAR(st->by_value_type);
+    Py_CLEAR(st->rebuild_type);
     Py_CLEAR(st->stats_type);
     Py_CLEAR(st->class_type);
     Py_CLEAR(st->process_type);

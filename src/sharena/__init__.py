@@ -54,6 +54,7 @@ from ._core import (
     load,
     ones,
     ones_like,
+    rebuild_array,  # noqa: F401 # pickled handles name it here
     share,
     zeros,
     zeros_like,
