@@ -151,7 +151,9 @@ PyArrayObject *ext_array_like(ext_state *st, ext_arena *arena, PyArray_Descr *de
                               PyArrayObject *model, NPY_ORDER order, unsigned flags)
 {
     int nd = PyArray_NDIM(model);
-    const npy_intp *dims = PyArray_DIMS(model);
+    npy_intp dims[NPY_MAXDIMS]; /* another thread may reshape the model meanwhile */
+    for (int i = 0; i < nd; i++)
+        dims[i] = PyArray_DIM(model, i);
     descr = with_size(descr);
     if (descr == NULL)
         return drop(arena, NULL);

@@ -253,6 +253,13 @@ static PyObject *convert(ext_state *st, const wanted *w)
         PyErr_Format(PyExc_ValueError, "ndmin must be <= %d", NPY_MAXDIMS);
         return NULL;
     }
+#ifndef Py_GIL_DISABLED
+    if (w->dtype == NULL && w->ndmax == NULL && w->ndmin <= 1 && w->copy != COPY_NEVER) {
+        PyArrayObject *array = ext_array_of_numbers(st, w->object, w->heap);
+        if (array != NULL || PyErr_Occurred())
+            return (PyObject *)array;
+    }
+#endif
     PyArrayObject *source = find_source(st, w, &descr);
     if (source != NULL && (source = plain_view(source, w->ndmin)) == NULL)
         Py_DECREF(descr);

@@ -215,14 +215,36 @@ static PyObject *new_like(ext_state *st, PyObject *const *v, enum filling fillin
     return filled(array, filling, v[L_VALUE]);
 }
 
+#ifndef Py_GIL_DISABLED
+/* Like a C-contiguous array, in the open default heap. */
+static PyObject *like_contiguous(ext_state *st, PyArrayObject *model, unsigned flags)
+{
+    int nd = PyArray_NDIM(model);
+    npy_intp dims[NPY_MAXDIMS]; /* another thread may reshape the model meanwhile */
+    for (int i = 0; i < nd; i++)
+        dims[i] = PyArray_DIM(model, i);
+    PyArray_Descr *descr = PyArray_DESCR(model);
+    Py_INCREF(descr);
+    return (PyObject *)ext_array_new(st, ext_arena_ref(st->default_arena), descr, nd, dims, NULL,
+                                     0, flags);
+}
+#endif
+
 static PyObject *like_plain(const ext_signature *signature, PyObject *module,
                             PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                             enum filling filling)
 {
+    ext_state *st = ext_state_of(module);
+#ifndef Py_GIL_DISABLED /* as in new_array() */
+    if (kwnames == NULL && nargs == 1 && filling <= FILL_ZEROS && st->default_arena != NULL &&
+        PyArray_CheckExact(args[0]) && PyArray_IS_C_CONTIGUOUS((PyArrayObject *)args[0]))
+        return like_contiguous(st, (PyArrayObject *)args[0],
+                               filling == FILL_ZEROS ? SHARENA_ZERO : 0);
+#endif
     PyObject *v[L_ARGUMENTS] = {NULL};
     if (ext_arguments(signature, args, nargs, kwnames, v) < 0)
         return NULL;
-    return new_like(ext_state_of(module), v, filling);
+    return new_like(st, v, filling);
 }
 
 #define LIKE_SIGNATURE(name, first)                                                              \

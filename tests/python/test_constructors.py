@@ -95,6 +95,10 @@ def test_like(model, order):
     equal(sharena.ones_like(a, order=order), np.ones_like(a, order=order))
     equal(sharena.full_like(a, 7, order=order), np.full_like(a, 7, order=order))
     equal(sharena.ones_like(a, "u1", shape=(3, 2)), np.ones_like(a, "u1", shape=(3, 2)))
+    if order == "K":
+        same(sharena.empty_like(a), np.empty_like(a))
+        equal(sharena.zeros_like(a), np.zeros_like(a))
+        equal(sharena.ones_like(a), np.ones_like(a))
 
 
 @pytest.mark.parametrize("order", ["K", "C", "F", "A"])
@@ -122,6 +126,25 @@ def test_array_of_any_view(pair):
     a, index = pair
     view = np.asarray(a[index])
     equal(sharena.array(view), np.array(view))
+
+
+@given(
+    st.one_of(
+        st.lists(st.floats()),
+        st.lists(st.integers(-(2**63), 2**63 - 1)),
+        st.lists(st.one_of(st.floats(), st.integers(-(2**65), 2**65), st.booleans())),
+    ),
+    st.sampled_from([list, tuple]),
+)
+def test_array_of_numbers(numbers, kind):
+    numbers = kind(numbers)
+    numpys = np.array(numbers)
+    if numpys.dtype == object:
+        with pytest.raises(TypeError, match="Python objects"):
+            sharena.array(numbers)
+    else:
+        equal(sharena.array(numbers), numpys)
+        equal(sharena.asarray(numbers), numpys)
 
 
 def test_what_is_there_already_is_not_copied():
