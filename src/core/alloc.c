@@ -98,7 +98,7 @@ static uint32_t class_for(size_t size, size_t align)
     size = (size + align - 1) & ~(align - 1);
     if (size > SHR_SMALL_MAX)
         return 0;
-    for (class = shr__class_of[size >> 4]; class < shr__n_classes; class++)
+    for (class = shr__class_of[size >> 4]; class < shr__n_classes; class += 1)
         if ((shr__classes[class].size & (align - 1)) == 0)
             return class;
     return 0;

@@ -74,7 +74,7 @@ static void make_classes(void)
         add_class(size);
     for (uint32_t i = 0; i <= SHR_SMALL_MAX / 16; i++) {
         while (shr__classes[class].size < i * 16)
-            class++;
+            class += 1;
         shr__class_of[i] = (uint8_t)class;
     }
 }
