@@ -4,14 +4,17 @@
 with a pickler of its own; each has a table of reducers by exact type.  The reducer for
 `numpy.ndarray` is put into both, and those for pandas once pandas is there.  A reducer
 that somebody registered earlier is asked about everything that we do not send by handle.
+None of these libraries is imported here, `multiprocessing` neither, which takes longer than
+the rest of sharena: the reducers are there when the library is.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import pickle
 from collections.abc import Callable
-from multiprocessing.reduction import ForkingPickler
+from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -40,8 +43,10 @@ _pandas_types: frozenset[type] = frozenset()  # empty until pandas is imported
 
 def install() -> None:
     """Register with what is imported, and wait for what is not."""
-    forking: Any = ForkingPickler  # its table is known to everybody but the type stubs
-    _open(Channel(forking._extra_reducers, lambda: forking))
+    if not isinstance(getattr(pickle.__spec__, "loader", None), SourceFileLoader):
+        # The standard library is frozen, and such loaders may refuse to be waited for.
+        importlib.import_module("multiprocessing.reduction")
+    when_imported("multiprocessing.reduction", _add_multiprocessing)
     for name in LOKY:
         when_imported(name, _add_loky)
     when_imported("pandas", _add_pandas)
@@ -56,6 +61,11 @@ def _open(channel: Channel) -> None:
         else functools.partial(_core.reduce_array, fallback=earlier)
     )
     _register_pandas(channel)
+
+
+def _add_multiprocessing(module: ModuleType) -> None:
+    forking = module.ForkingPickler
+    _open(Channel(forking._extra_reducers, lambda: forking))
 
 
 def _add_loky(module: ModuleType) -> None:

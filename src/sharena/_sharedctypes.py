@@ -10,7 +10,8 @@ and only the bytes are taken from the buffer.
 from __future__ import annotations
 
 import ctypes
-from multiprocessing.sharedctypes import SynchronizedBase
+import functools
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 __all__ = ["shmem_as_ndarray"]
 
 
+@functools.cache
 def _scalar_dtypes() -> dict[type, np.dtype[Any]]:
     """Every scalar ctypes type that holds a plain value, in both byte orders.
 
@@ -58,13 +60,10 @@ def _scalar_dtypes() -> dict[type, np.dtype[Any]]:
     return table
 
 
-_SCALARS = _scalar_dtypes()
-
-
 def _scalar_dtype(kind: type) -> np.dtype[Any] | None:
     """The dtype of a scalar type or of a class derived from one."""
     for base in kind.__mro__:
-        dtype = _SCALARS.get(base)
+        dtype = _scalar_dtypes().get(base)
         if dtype is not None and dtype.itemsize == ctypes.sizeof(kind):
             return dtype
     return None
@@ -87,7 +86,7 @@ def shmem_as_ndarray(x: Any, /) -> np.ndarray[Any, np.dtype[Any]]:
     `TypeError` for everything else: structures, unions, pointers, `py_object`, and the
     proxies of a `Manager`, whose data lives in the manager's process.
     """
-    obj: Any = x.get_obj() if isinstance(x, SynchronizedBase) else x
+    obj: Any = x.get_obj() if _is_synchronized(x) else x
     kind: Any = type(obj)
     shape: list[int] = []
     if not issubclass(kind, (ctypes.Array, ctypes._SimpleCData)):
@@ -100,6 +99,15 @@ def shmem_as_ndarray(x: Any, /) -> np.ndarray[Any, np.dtype[Any]]:
         raise TypeError(_refusal(kind))
     array: np.ndarray[Any, np.dtype[Any]] = np.ndarray(tuple(shape), dtype, buffer=obj)
     return array
+
+
+def _is_synchronized(x: object) -> bool:
+    """Whether `x` is an `Array` or a `Value`; who has one has imported their module.
+
+    Importing it here would take longer than all of sharena.
+    """
+    module = sys.modules.get("multiprocessing.sharedctypes")
+    return module is not None and isinstance(x, module.SynchronizedBase)
 
 
 def _refusal(kind: type) -> str:

@@ -14,6 +14,20 @@ def test_an_earlier_reducer_is_asked_about_the_rest(run_program):
     run_program("chained.py")
 
 
+def test_multiprocessing_is_waited_for(run_python, tmp_path):
+    program = tmp_path / "late.py"
+    program.write_text(
+        "import sys, sharena\n"
+        "print(*[name for name in sys.modules if name.startswith('multiprocessing')])\n"
+        "from multiprocessing.reduction import ForkingPickler\n"
+        "a = sharena.ones(10)\n"
+        "b = ForkingPickler.loads(ForkingPickler.dumps(a))\n"
+        "b[0] = 2\n"
+        "print(a[0])\n"
+    )
+    assert run_python(program).stdout == "\n2.0\n"
+
+
 @pytest.mark.parametrize("order", ["loky,sharena", "sharena,loky"])
 def test_loky(run_program, order):
     pytest.importorskip("loky")
