@@ -49,7 +49,10 @@ class Result(NamedTuple):
 
 
 def read_cases() -> list[Case]:
-    """Rows of cases.txt: `MODEL:` opens a model; `WHEN ok LABEL FLAG...`; `WHEN caught MUTANT... : FLAG...`."""
+    """Rows of cases.txt.
+
+    `MODEL:` opens a model; `WHEN ok LABEL FLAG...`; `WHEN caught MUTANT... : FLAG...`.
+    """
     cases: list[Case] = []
     model = ""
     for line in (HERE / "cases.txt").read_text().splitlines():
@@ -59,7 +62,8 @@ def read_cases() -> list[Case]:
         if words[0].endswith(":"):
             model = words[0][:-1]
             continue
-        quick, caught = {"quick": True, "full": False}[words[0]], {"caught": True, "ok": False}[words[1]]
+        quick = {"quick": True, "full": False}[words[0]]
+        caught = {"caught": True, "ok": False}[words[1]]
         if caught:
             split = words.index(":")
             mutants, flags = words[2:split], words[split + 1 :]
@@ -88,17 +92,23 @@ def missing_mutants(cases: list[Case]) -> list[str]:
 def search(case: Case, folder: Path, *options: str) -> Result:
     """Build and run the verifier of a case in a folder of its own."""
     flags = [f"-D{flag}" for flag in case.flags]
-    subprocess.run(["spin", "-a", *flags, HERE / f"{case.model}.pml"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    optimize = "-O0" if case.quick else "-O2"       # compiling is most of a quick case
-    subprocess.run(["gcc", optimize, *COMPILE, *options, "-o", "pan", "pan.c"], cwd=folder, check=True)
+    model = HERE / f"{case.model}.pml"
+    spin = ["spin", "-a", *flags, model]
+    subprocess.run(spin, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    optimize = "-O0" if case.quick else "-O2"  # compiling is most of a quick case
+    compiler = ["gcc", optimize, *COMPILE, *options, "-o", "pan", "pan.c"]
+    subprocess.run(compiler, cwd=folder, check=True)
     start = time.monotonic()
+    verifier = ["timeout", str(LIMIT_S), "./pan", "-E", f"-m{DEPTH}"]
+    # it says by its exit status whether it found a fault, which may be what is wanted
     out = subprocess.run(
-        ["timeout", str(LIMIT_S), "./pan", "-E", f"-m{DEPTH}"], cwd=folder, text=True, stdout=subprocess.PIPE
+        verifier, cwd=folder, text=True, stdout=subprocess.PIPE, check=False
     ).stdout
     seconds = time.monotonic() - start
     fault = re.search(r"pan:\d+: (assertion violated.*) \(at depth", out)
     states = re.search(r"([\d.e+]+) states, stored", out)
-    complete = "errors: 0" in out and not re.search(r"not completed|too small|MEMLIM|out of memory", out)
+    cut_short = re.search(r"not completed|too small|MEMLIM|out of memory", out)
+    complete = "errors: 0" in out and not cut_short
     return Result(fault[1] if fault else "", complete, states[1] if states else "?", seconds)
 
 
@@ -110,12 +120,14 @@ def search_apart(case: Case) -> Result:
 def run(cases: list[Case], jobs: int) -> int:
     failed = 0
     pool = ThreadPoolExecutor(jobs)
-    for case, result in zip(cases, pool.map(search_apart, cases)):
+    for case, result in zip(cases, pool.map(search_apart, cases), strict=True):
         good = bool(result.fault) if case.caught else result.complete
         failed += not good
-        found = "fault found" if result.fault else "no fault" if result.complete else "search not complete"
+        found = "no fault" if result.complete else "search not complete"
+        found = "fault found" if result.fault else found
         mark = "ok    " if good else "FAILED"
-        print(f"{mark} {case.name:42} {found:12} {float(result.states):12,.0f} states {result.seconds:7.1f} s", flush=True)
+        size = f"{float(result.states):12,.0f} states {result.seconds:7.1f} s"
+        print(f"{mark} {case.name:42} {found:12} {size}", flush=True)
     print(f"{len(cases) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -129,9 +141,12 @@ def trail(case: Case) -> int:
         flags = [f"-D{flag}" for flag in case.flags]
         pan_trail = next(Path(folder).glob("*.trail"))
         replay = ["spin", "-t", "-p", "-k", pan_trail, *flags, HERE / f"{case.model}.pml"]
-        out = subprocess.run(replay, cwd=folder, text=True, stdout=subprocess.PIPE).stdout
+        out = subprocess.run(
+            replay, cwd=folder, text=True, stdout=subprocess.PIPE, check=True
+        ).stdout
     print(f"{case.name}: {result.fault}")
-    for step in re.findall(r"^ *\d+:\s+proc +(\d+) \((\w+):\d+\) \S+:(\d+) \(state \d+\)\s+\[(.*)\]$", out, re.M):
+    pattern = r"^ *\d+:\s+proc +(\d+) \((\w+):\d+\) \S+:(\d+) \(state \d+\)\s+\[(.*)\]$"
+    for step in re.findall(pattern, out, re.M):
         proc, kind, line, statement = step
         if kind != ":init:" and not re.match(r"\.?\(?goto|assert|\(1\)", statement):
             print(f"{kind + ' ' + proc:14} {line:>4}  {statement}")
@@ -139,12 +154,18 @@ def trail(case: Case) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="model, or MODEL/CASE")
     parser.add_argument("--quick", action="store_true", help="only the cases marked quick")
-    parser.add_argument("--jobs", type=int, metavar="N", help="cases at a time (default: 2 with --quick, else 1)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="cases at a time (default: 2 with --quick, else 1)"
+    )
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
-    parser.add_argument("--trail", metavar="CASE", help="print the shortest way to the fault of MODEL/CASE")
+    parser.add_argument(
+        "--trail", metavar="CASE", help="print the shortest way to the fault of MODEL/CASE"
+    )
     args = parser.parse_args()
     cases = read_cases()
     if missing := missing_mutants(cases):
@@ -155,10 +176,19 @@ def main() -> int:
         parser.error(f"no such model or case: {', '.join(unknown)}")
     if args.trail:
         return trail(next(c for c in cases if c.name == args.trail))
-    cases = [c for c in cases if (c.quick or not args.quick) and (not args.names or {c.model, c.name} & set(args.names))]
+    names = set(args.names)
+    cases = [
+        c
+        for c in cases
+        if (c.quick or not args.quick) and (not names or {c.model, c.name} & names)
+    ]
     if args.list:
         for c in cases:
-            print(f"{c.name:42} {'quick' if c.quick else 'full ':5} {'caught' if c.caught else 'ok':6} {' '.join(c.flags)}")
+            when, wanted_result = (
+                ("quick" if c.quick else "full"),
+                ("caught" if c.caught else "ok"),
+            )
+            print(f"{c.name:42} {when:5} {wanted_result:6} {' '.join(c.flags)}")
         return 0
     return run(cases, args.jobs or (2 if args.quick else 1))
 
