@@ -29,24 +29,18 @@ void ext_writer_init(ext_writer *w)
     w->room = sizeof w->small;
 }
 
-int ext_write(ext_writer *w, const void *data, size_t size)
+int ext_writer_grow(ext_writer *w, size_t size)
 {
-    if (size == 0) /* then data may be NULL: the dimensions of a scalar */
-        return 0;
-    if (size > w->room - w->used) {
-        size_t room = 2 * (w->used + size);
-        uint8_t *bytes = PyMem_Malloc(room);
-        if (bytes == NULL) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        memcpy(bytes, w->bytes, w->used);
-        ext_writer_free(w);
-        w->bytes = bytes;
-        w->room = room;
+    size_t room = 2 * (w->used + size);
+    uint8_t *bytes = PyMem_Malloc(room);
+    if (bytes == NULL) {
+        PyErr_NoMemory();
+        return -1;
     }
-    memcpy(w->bytes + w->used, data, size);
-    w->used += size;
+    memcpy(bytes, w->bytes, w->used);
+    ext_writer_free(w);
+    w->bytes = bytes;
+    w->room = room;
     return 0;
 }
 
@@ -54,15 +48,6 @@ void ext_writer_free(ext_writer *w)
 {
     if (w->bytes != w->small)
         PyMem_Free(w->bytes);
-}
-
-int ext_read(ext_reader *r, void *out, size_t size)
-{
-    if (size > (size_t)(r->end - r->next))
-        return -1;
-    memcpy(out, r->next, size);
-    r->next += size;
-    return 0;
 }
 
 /* ---- writing ---- */

@@ -269,9 +269,30 @@ typedef struct {
 } ext_reader;
 
 void ext_writer_init(ext_writer *);
-int ext_write(ext_writer *, const void *, size_t); /* -1 with MemoryError */
+int ext_writer_grow(ext_writer *, size_t); /* room for so many bytes more */
 void ext_writer_free(ext_writer *);
-int ext_read(ext_reader *, void *, size_t); /* -1 without an exception when short */
+
+/* -1 with MemoryError.  These two are inline: mostly the size is a constant. */
+static inline int ext_write(ext_writer *w, const void *data, size_t size)
+{
+    if (size == 0) /* then data may be NULL: the dimensions of a scalar */
+        return 0;
+    if (size > w->room - w->used && ext_writer_grow(w, size) < 0)
+        return -1;
+    memcpy(w->bytes + w->used, data, size);
+    w->used += size;
+    return 0;
+}
+
+/* -1 without an exception when short. */
+static inline int ext_read(ext_reader *r, void *out, size_t size)
+{
+    if (size > (size_t)(r->end - r->next))
+        return -1;
+    memcpy(out, r->next, size);
+    r->next += size;
+    return 0;
+}
 
 /* 1: written; 0: this dtype has no code; -1: exception.  strict: metadata counts as
  * something that has no code, otherwise it is left out. */

@@ -95,13 +95,24 @@ PyObject *ext_sent_counts(PyObject *module, PyObject *unused)
 
 /* ---- receiving ---- */
 
-static PyObject *rebuild_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+static int rebuild_arguments(PyObject *args, PyObject *kwargs, PyObject **handle,
+                             PyObject **dtype)
 {
     static char name_handle[] = "handle", name_dtype[] = "dtype";
     static char *names[] = {name_handle, name_dtype, NULL};
+    *dtype = NULL;
+    if (kwargs == NULL && PyTuple_GET_SIZE(args) == 1) { /* what pickle calls */
+        *handle = PyTuple_GET_ITEM(args, 0);
+        return 1;
+    }
+    return PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:rebuild_array", names, handle, dtype);
+}
+
+static PyObject *rebuild_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
     ext_state *st = PyType_GetModuleState(type);
-    PyObject *handle, *dtype = NULL, *array = NULL;
-    if (PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:rebuild_array", names, &handle, &dtype))
+    PyObject *handle, *dtype, *array = NULL;
+    if (rebuild_arguments(args, kwargs, &handle, &dtype))
         array = ext_handle_load(st, handle, dtype);
     if (array != NULL)
         return array;
