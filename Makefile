@@ -94,7 +94,7 @@ tsan: export TEST_SLOWNESS = 10
 # A forker holds more locks than the deadlock detector counts (64).
 tsan: export TSAN_OPTIONS = halt_on_error=1:die_after_fork=0:detect_deadlocks=0
 tsan: $(VENV)/.build ## the C tests under ThreadSanitizer
-	# seq_cst fences are beyond it; names.c and the lanes without membarrier use them
+	# seq_cst fences are beyond it; name.c and the lanes without membarrier use them
 	$(call c_build,tsan,-Db_sanitize=thread -Db_lundef=false -Dc_args=-Wno-tsan)
 	setarch -R $(call c_test,tsan,--suite core -t 10)
 
