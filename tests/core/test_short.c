@@ -77,11 +77,17 @@ static void file_size_limit_of_a_user(void)
     check_heap(heap);
 }
 
+/* The sanitizers' own mappings leave no room for limits, huge reserves and core dumps. */
+static void needs_address_space(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    SKIP("the sanitizer's own mappings are in the way\n");
+#endif
+}
+
 static void address_space_limit(void)
 {
-#ifdef __SANITIZE_ADDRESS__
-    SKIP("the sanitizer's own mappings do not fit in the limit\n");
-#endif
+    needs_address_space();
     sharena_heap *heap = NULL;
     sharena_options options = {.limit_bytes = 64 * MIB, .reserve_bytes = 16 * GIB};
     struct heap_address address = address_of(scratch_heap(64 * MIB, 16 * GIB));
@@ -216,6 +222,7 @@ static void look_around(sharena_heap *heap)
 
 static void sparse_tebibyte(void)
 {
+    needs_address_space();
     sharena_heap *heap = scratch_heap(GIB, TIB);
     struct peer peer;
     sharena_handle handle;
@@ -273,6 +280,7 @@ static uint64_t remove_dumps(void)
 
 static void core_dump(void)
 {
+    needs_address_space();
     struct peer peer;
     struct rlimit most;
     CHECK_EQ(getrlimit(RLIMIT_CORE, &most), 0);
