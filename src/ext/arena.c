@@ -30,11 +30,6 @@ static int try_ref(ext_arena *arena)
     }
     return 0;
 }
-
-static int last_ref(ext_arena *arena)
-{
-    return __atomic_sub_fetch(&arena->references, 1, __ATOMIC_ACQ_REL) == 0;
-}
 #else
 #define LOCK() ((void)0)
 #define UNLOCK() ((void)0)
@@ -42,11 +37,6 @@ static int last_ref(ext_arena *arena)
 static int try_ref(ext_arena *arena)
 {
     return ++arena->references != 0;
-}
-
-static int last_ref(ext_arena *arena)
-{
-    return --arena->references == 0;
 }
 #endif
 
@@ -103,10 +93,8 @@ ext_arena *ext_arena_adopt(sharena_heap *core)
     return arena;
 }
 
-void ext_arena_unref(ext_arena *arena)
+void ext_arena_end(ext_arena *arena)
 {
-    if (!last_ref(arena))
-        return;
     LOCK();
     ext_arena **link = &registry;
     while (*link != arena)

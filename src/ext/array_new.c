@@ -69,10 +69,11 @@ static void *allocate(ext_state *st, ext_arena *arena, size_t bytes, unsigned fl
     return start;
 }
 
-/* Steals descr and, also on failure, block. */
-static PyArrayObject *over_block(PyObject *block, PyArray_Descr *descr, int nd,
-                                 const npy_intp *dims, const npy_intp *strides, void *data,
-                                 int flags)
+/* Steals descr and, also on failure, block.  Inline, since half its arguments would travel on
+ * the stack. */
+__attribute__((always_inline)) static inline PyArrayObject *
+over_block(PyObject *block, PyArray_Descr *descr, int nd, const npy_intp *dims,
+           const npy_intp *strides, void *data, int flags)
 {
     PyObject *array = PyArray_NewFromDescr(&PyArray_Type, descr, nd, dims, strides, data, flags,
                                            NULL);

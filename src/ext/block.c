@@ -16,7 +16,7 @@ void *ext_spare[EXT_SPARE_BLOCKS];
 int ext_spares;
 #endif
 
-void ext_core_release(ext_arena *arena, const void *start, size_t size_bytes)
+static inline void core_release(ext_arena *arena, const void *start, size_t size_bytes)
 {
     ext_uninterruptible++;
     if (size_bytes < EXT_BLOCKING_BYTES) {
@@ -27,6 +27,11 @@ void ext_core_release(ext_arena *arena, const void *start, size_t size_bytes)
         Py_END_ALLOW_THREADS
     }
     ext_uninterruptible--;
+}
+
+void ext_core_release(ext_arena *arena, const void *start, size_t size_bytes)
+{
+    core_release(arena, start, size_bytes);
 }
 
 PyObject *ext_block_failed(ext_arena *arena, const void *start, size_t size_bytes)
@@ -40,7 +45,7 @@ static void block_dealloc(PyObject *self)
 {
     ext_block *block = (ext_block *)self;
     PyTypeObject *type = Py_TYPE(self);
-    ext_core_release(block->arena, block->start, block->size_bytes);
+    core_release(block->arena, block->start, block->size_bytes);
     ext_arena_unref(block->arena);
 #ifndef Py_GIL_DISABLED
     if (ext_spares < EXT_SPARE_BLOCKS)

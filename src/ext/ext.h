@@ -85,7 +85,7 @@ typedef struct ext_arena {
 ext_arena *ext_arena_adopt(sharena_heap *core);
 ext_arena *ext_arena_by_uuid(const uint8_t uuid[16]); /* new reference or NULL */
 ext_arena *ext_arena_of(const sharena_heap *core);    /* new reference or NULL */
-void ext_arena_unref(ext_arena *);
+void ext_arena_end(ext_arena *); /* by ext_arena_unref(), after the last reference */
 /* Keeps the heap attached for the life of the process: a handle to it is on its way, or
  * nobody has a Heap object for it. */
 void ext_arena_pin(ext_arena *);
@@ -93,14 +93,22 @@ void ext_arena_unpin(ext_arena *);
 
 #ifdef Py_GIL_DISABLED
 #define EXT_COUNT_ADD(counter, n) __atomic_fetch_add((counter), (n), __ATOMIC_RELAXED)
+#define EXT_COUNT_DROP(counter) __atomic_sub_fetch((counter), 1, __ATOMIC_ACQ_REL)
 #else
 #define EXT_COUNT_ADD(counter, n) (*(counter) += (n))
+#define EXT_COUNT_DROP(counter) (--*(counter))
 #endif
 
 static inline ext_arena *ext_arena_ref(ext_arena *arena)
 {
     EXT_COUNT_ADD(&arena->references, 1);
     return arena;
+}
+
+static inline void ext_arena_unref(ext_arena *arena)
+{
+    if (EXT_COUNT_DROP(&arena->references) == 0)
+        ext_arena_end(arena);
 }
 
 /* While set in a thread, the interrupt callback leaves signals alone.  In the static TLS
