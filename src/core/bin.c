@@ -32,6 +32,17 @@ int shr__bin_is_empty(const struct slab *s)
     return load32_relaxed(&s->n_free) == s->capacity;
 }
 
+static void count_empty(struct lane *l, const struct slab *s, int more)
+{
+    uint32_t units = shr__classes[s->class].units;
+
+    l->empty_units += more ? units : 0u - units;
+    if (more)
+        (void)add64_relaxed(&l->heap->empty_units, units);
+    else
+        (void)sub64_relaxed(&l->heap->empty_units, units);
+}
+
 void shr__bin_unlink(struct lane *l, struct slab *s)
 {
     struct bin *b = &l->bins[s->class];
@@ -47,7 +58,7 @@ void shr__bin_unlink(struct lane *l, struct slab *s)
         if (s->next)
             s->next->prev = s->prev;
         if (list == LIST_PARTIAL && shr__bin_is_empty(s))
-            l->empty_units -= shr__classes[s->class].units;
+            count_empty(l, s, 0);
     }
     s->next = s->prev = NULL;
     store32_relaxed(&s->list, LIST_NONE);
@@ -70,7 +81,7 @@ void shr__bin_link(struct lane *l, struct slab *s, uint32_t list)
         (*head)->prev = s;
     *head = s;
     if (list == LIST_PARTIAL && shr__bin_is_empty(s))
-        l->empty_units += shr__classes[s->class].units;
+        count_empty(l, s, 1);
 }
 
 void shr__bin_map(sharena_heap *h, const struct slab *s, struct slab *to)

@@ -10,6 +10,8 @@
  * for the next holder.
  * The counters are hints, and are counted again before anyone is refused (retain.c).
  */
+#include <stdio.h>
+
 #include "internal.h"
 
 int (*shr__interrupt)(void *);
@@ -84,20 +86,36 @@ static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
                      (unsigned long long)limit);
 }
 
-/* Would the kernel kill for `bytes` more, of a request that still needs `whole`? */
+static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
+{
+    char name[96];
+
+    store64_relaxed(&h->unchecked_bytes, LOOK_BYTES); /* whoever tries again looks again */
+    return shr__fail(code,
+                     "no room for %llu bytes in %s: %s; committing them could get processes "
+                     "killed or refused; drop arrays, or make more room there",
+                     (unsigned long long)whole, shr__label(h, name), where);
+}
+
+/* Would the kernel kill, or the file system refuse, for `bytes` more of a request that still
+ * needs `whole`?  What the heap's other processes are about to commit is needed too. */
 static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 {
-    uint64_t room;
-    char where[160], name[96];
+    uint64_t room, need = reserved_units(h) << SHR_UNIT_SHIFT;
+    char where[160];
 
+    need = need > whole ? need : whole;
     if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
         return 0;
     store64_relaxed(&h->unchecked_bytes, 0);
-    if (shr__room(whole, &room, where, sizeof where) == 0 && room < whole)
-        return shr__fail(SHARENA_EROOM,
-                         "no room for %llu bytes in %s: %s; committing them could get processes "
-                         "killed; drop arrays, or give the cgroup or machine more memory",
-                         (unsigned long long)whole, shr__label(h, name), where);
+    if (shr__room(need, &room, where, sizeof where) == 0 && room < need)
+        return no_room(h, SHARENA_EROOM, whole, where);
+    room = h->super.name[0] ? shr__sys_free_bytes((int)load32_relaxed(&h->fd)) : UINT64_MAX;
+    if (room < need) {
+        (void)snprintf(where, sizeof where, "its file system has %llu bytes left",
+                       (unsigned long long)room);
+        return no_room(h, SHARENA_ENOSPACE, whole, where);
+    }
     return 0;
 }
 

@@ -144,6 +144,7 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
     *out = made;
     if (b.class && shr__slab_at(h, b.head))
         shr__slab_left(h, b.head);
+    shr__decay(h);
     return 0;
 }
 

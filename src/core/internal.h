@@ -41,6 +41,7 @@ int shr__sys_move_high(int fd); /* out of the way of the application's descripto
 int shr__sys_truncate(int fd, uint64_t bytes);
 uint64_t shr__sys_mappable(void);
 int shr__sys_identity(int fd, uint64_t *dev, uint64_t *ino, uint64_t *bytes, uint32_t *uid);
+uint64_t shr__sys_free_bytes(int fd);
 uint64_t shr__sys_blocks(int fd); /* bytes the file really has */
 int shr__sys_read(int fd, void *buffer, size_t bytes, uint64_t at);
 void *shr__sys_map(int fd, uint64_t bytes, uint64_t align, void **start, uint64_t *start_bytes);

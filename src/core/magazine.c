@@ -198,4 +198,5 @@ void shr__lanes_forget(sharena_heap *h)
         free(l);
     }
     h->lanes = NULL;
+    store64_relaxed(&h->empty_units, 0);
 }

@@ -29,13 +29,16 @@ void shr__reuse(sharena_heap *h, uint64_t unit, uint64_t units)
 
 void shr__retain_check(sharena_heap *h, uint64_t unit)
 {
+    /* the empty slabs that this process's lanes keep are of the budget, too */
     uint64_t now = load64_relaxed(&h->control->retained_units), over;
+    uint64_t empty = load64_relaxed(&h->empty_units);
+    uint64_t budget = h->retain_units > empty ? h->retain_units - empty : 0;
 
-    if (now <= h->retain_units)
+    if (now <= budget)
         return;
-    over = now - h->retain_units;
+    over = now - budget;
     (void)shr__punch_run(h, unit, over);
-    if (load64_relaxed(&h->control->retained_units) > h->retain_units)
+    if (load64_relaxed(&h->control->retained_units) > budget)
         (void)shr__punch_free(h, over);
 }
 

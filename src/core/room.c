@@ -175,7 +175,11 @@ static void look_at_cgroup(const struct hierarchy *h, const struct files *files,
         !read_number(directory, files->usage, &used))
         return;
     t->limit = limit < t->limit ? limit : t->limit;
-    uint64_t room = limit > used ? limit - used : 0;
+    /* left to everybody else in the group: the next page that anyone touches there may kill */
+    uint64_t reserve = limit / 16 < 32 * MIB ? limit / 16 : 32 * MIB;
+    reserve = reserve > 4 * MIB ? reserve : 4 * MIB;
+    reserve = reserve < limit / 4 ? reserve : limit / 4;
+    uint64_t room = limit - reserve > used ? limit - reserve - used : 0;
     /* memory.stat costs as much as all the rest, and only ever adds to the room. */
     if (room < want_bytes && room < t->room) {
         snprintf(path, sizeof path, "%s/memory.stat", directory);
@@ -183,7 +187,7 @@ static void look_at_cgroup(const struct hierarchy *h, const struct files *files,
         if (read_text(path, text, sizeof text))
             cached = number_after(text, files->inactive) + number_after(text, files->active);
         used -= cached < used ? cached : used;
-        room = limit > used ? limit - used : 0;
+        room = limit - reserve > used ? limit - reserve - used : 0;
     }
     if (room >= t->room)
         return;

@@ -121,21 +121,18 @@ int sharena_stats_read(sharena_heap *h, sharena_stats *out)
 {
     sharena_stats s = {0};
     struct tally t = {.h = h, .s = &s};
-    uint64_t used = shr__used(h);
-
     memcpy(s.uuid, h->super.uuid, 16);
     s.limit_bytes = h->super.limit_bytes;
     s.reserve_bytes = h->data_bytes;
     s.retain_bytes = h->retain_units << SHR_UNIT_SHIFT;
-    s.metadata_bytes = load64_relaxed(&h->control->committed_meta);
-    s.committed_bytes = s.metadata_bytes +
-                        (shr__bits_in(h->commit, 0, used < h->n_units ? used : h->n_units)
-                         << SHR_UNIT_SHIFT);
     s.max_processes = SHR_PROCESSES;
     s.classes = shr__n_classes;
     for (uint32_t c = 1; c < shr__n_classes; c++)
         s.by_class[c].size_bytes = shr__classes[c].size;
-    walk(&t);
+    walk(&t); /* puts back what is at hand, so the counters come after */
+    s.metadata_bytes = load64_relaxed(&h->control->committed_meta);
+    s.committed_bytes = s.metadata_bytes +
+                        (shr__bits_in(h->commit, 0, shr__used(h)) << SHR_UNIT_SHIFT);
     (void)sharena_ticket_list(h, count_ticket, &s.tickets);
     (void)sharena_name_list(h, count_name, &s.names);
     for (unsigned slot = 0; slot < SHR_SLOTS; slot++) {

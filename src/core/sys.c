@@ -222,6 +222,16 @@ int shr__sys_identity(int fd, uint64_t *dev, uint64_t *ino, uint64_t *bytes, uin
     return 0;
 }
 
+/* Left in the file system of a file; UINT64_MAX: without bound, or not known. */
+uint64_t shr__sys_free_bytes(int fd)
+{
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) != 0 || fs.f_blocks == 0)
+        return UINT64_MAX;
+    return (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+}
+
 uint64_t shr__sys_blocks(int fd)
 {
     struct stat st;

@@ -161,9 +161,9 @@ static int make_use(sharena_heap *h, const struct block *b, uint64_t number, uns
 
     if (add_uses_at(h, *last, b, number, uses, out))
         return 0;
-    from = from < SHR_TICKET_WINDOW && load64_relaxed(&entry(h, *last)->offset) == b->offset
-               ? from
-               : 0;
+    if (from >= SHR_TICKET_WINDOW || !shr__chunk_ready(h, entry_at(*last)) ||
+        load64_relaxed(&entry(h, *last)->offset) != b->offset)
+        from = 0;
     for (uint32_t i = 0; i < SHR_TICKET_WINDOW; i++) {
         uint32_t far = (from + i) % SHR_TICKET_WINDOW, at = (home + far) % SHR_TICKETS;
         int code = shr__chunk(h, entry_at(at));

@@ -176,6 +176,7 @@ struct sharena_heap {
     shr_a64 last_reap_ms; /* rate limit of the looks for the dead */
     shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
+    shr_a64 empty_units;     /* of the wholly free slabs in the lanes' lists */
     shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
 
     /* a fork under way: written by the forker, who holds every lock */
