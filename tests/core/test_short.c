@@ -304,5 +304,36 @@ static void core_dump(void)
     check_heap(heap);
 }
 
+/* ---- what a peak leaves ---- */
+
+/* 4 GiB of 64-byte blocks if TEST_FULL is set.  Descriptors stay, a quarter of the bytes; of
+ * the data nothing. */
+static void small_blocks_leave_only_metadata(void)
+{
+    const uint64_t peak = getenv("TEST_FULL") ? 4 * GIB : 256 * MIB;
+    const size_t count = peak / 64;
+    sharena_heap *heap = scratch_heap(2 * peak, 4 * peak);
+    uint32_t *offsets = calloc(count, sizeof *offsets); /* in units of 16 bytes */
+    void *block;
+    CHECK(offsets != NULL);
+    for (size_t i = 0; i < count; i++) {
+        CHECK_OK(sharena_allocate(heap, 64, 0, 0, &block));
+        offsets[i] = (uint32_t)((uint64_t)((uint8_t *)block - heap->data) / 16);
+    }
+    CHECK_LE(peak, committed(heap));
+    for (size_t i = 0; i < count; i++)
+        CHECK_OK(sharena_release(heap, heap->data + (uint64_t)offsets[i] * 16));
+    sharena_stats after = stats_of(heap);
+    CHECK_LE(after.retained_bytes, after.retain_bytes);
+    CHECK_OK(sharena_trim(heap, NULL));
+    after = stats_of(heap);
+    CHECK_EQ(after.committed_bytes, after.metadata_bytes);
+    CHECK_LE(committed(heap), after.committed_bytes + 64 * 1024);
+    CHECK_LE(after.committed_bytes, committed(heap) + 64 * 1024);
+    CHECK_LE(after.metadata_bytes * 100, peak * 26);
+    check_heap(heap);
+}
+
 CASES(CASE(file_size_limit), CASE(file_size_limit_of_a_user), CASE(address_space_limit),
-      CASE(no_private_memory), CASE_FOR(60, sparse_tebibyte), CASE_FOR(60, core_dump))
+      CASE(no_private_memory), CASE_FOR(60, sparse_tebibyte), CASE_FOR(60, core_dump),
+      CASE_FOR(120, small_blocks_leave_only_metadata))
