@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run the models: every case of cases.txt is one complete search by spin.
 
-    run.py                all cases (about an hour, one at a time, at most 7 GB)
+    run.py                all cases (an hour and a half, one at a time, at most 7 GB)
     run.py --quick        those marked quick (two minutes, two at a time)
     run.py NAME...        the cases of these models, or these cases
     run.py --trail CASE   the shortest way to the fault that a case finds
