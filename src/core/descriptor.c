@@ -366,9 +366,8 @@ static int hold_small(sharena_heap *h, struct shard *d, struct block *b, uint64_
         (void)shr__holding_add(d, b->offset, number, 1, 0);
         return 0;
     }
-    left = and64_release(b->mask, ~h->mine) & ~h->mine;
-    if (left == 0) /* the owner finds it when it rescans */
-        (void)or32_release(&b->unit->hint, 1);
+    left = and64_seq(b->mask, ~h->mine) & ~h->mine;
+    b->undone = left == 0; /* a release like any other: the caller owes what follows it */
     return SHARENA_ESTALE;
 }
 
@@ -397,11 +396,13 @@ static int hold_run(sharena_heap *h, struct shard *d, struct block *b, uint64_t 
     return SHARENA_ESTALE;
 }
 
-/* Takes one reference to life `number` of the block.  0, SHARENA_ESTALE or SHARENA_ENOMEM. */
+/* Takes one reference to life `number` of the block.  0, SHARENA_ESTALE or SHARENA_ENOMEM.  If
+ * b->undone is set then, the caller owes shr__after_drop(…, DROP_LAST) after the unlock. */
 int shr__hold(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
 {
     struct holding *e = shr__holding(d, b->offset);
 
+    b->undone = 0;
     if (e) {
         if (e->number != number || e->count == UINT32_MAX)
             return SHARENA_ESTALE;

@@ -51,6 +51,7 @@ int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharen
 
     if (code)
         return code;
+    b.undone = 0;
     d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
     code = shr__decode(h, offset, &b);
     if (code == 0)
@@ -61,6 +62,8 @@ int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharen
         shr__describe(h, &b, out);
     }
     shr__unlock(d);
+    if (code && b.undone)
+        shr__after_drop(h, &b, DROP_LAST);
     if (code)
         return stale(h, code);
     if (b.class && shr__slab_at(h, b.head))

@@ -104,6 +104,7 @@ int shr__fd(sharena_heap *h); /* the heap's descriptor, found again if it was cl
 void shr__fd_close(sharena_heap *h);
 int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state, unsigned *slot,
                    uint64_t *k, void **page);
+int shr__reaper_slot_take(sharena_heap *h, uint64_t *k, void **page);
 void shr__slot_describe(sharena_heap *h, unsigned slot);
 int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state);
 void shr__slot_free_closing(sharena_heap *h);
@@ -173,6 +174,7 @@ struct block { /* a decoded block: the only road from an offset to metadata */
     uint32_t head; /* unit number */
     uint32_t class; /* the whole class word of the head */
     uint32_t index;
+    uint32_t undone; /* a stale acquire left the mask at 0 */
 };
 
 static inline struct shard *shr__shard(sharena_heap *h, uint64_t unit)
@@ -397,6 +399,8 @@ void shr__names_repair(sharena_heap *h); /* if the changer is dead */
 
 int shr__reap(sharena_heap *h, unsigned *reaped, int force);
 void shr__reap_self(sharena_heap *h); /* clean detach */
+/* For a newcomer while all slots are taken; SHARENA_EPROCESSES: another one is at it. */
+int shr__reap_without_slot(sharena_heap *h);
 
 /* ---- alloc.c -------------------------------------------------------------------------------------- */
 

@@ -73,25 +73,6 @@ int shr__heap_map(sharena_heap *h)
     return 0;
 }
 
-/* Takes the reaper's slot for as long as it takes to look for the dead; 0 if it was free. */
-static int reap_without_slot(sharena_heap *h)
-{
-    unsigned slot;
-    int code = shr__slot_take(h, SHR_REAPER_SLOT, SHR_REAPER_SLOT, SLOT_LIVE, &slot, &h->k,
-                              &h->lock_page);
-
-    if (code)
-        return code;
-    h->slot = slot;
-    h->mine = (uint64_t)1 << slot;
-    (void)shr__reap(h, NULL, 1);
-    shr__reap_self(h);
-    shr__sys_lock_page_drop(h->lock_page);
-    h->lock_page = NULL;
-    h->slot = SHR_SLOTS;
-    return 0;
-}
-
 /* Are there 60 that live, or is one of the slots free or about to be? */
 static int all_alive(sharena_heap *h)
 {
@@ -117,7 +98,7 @@ int shr__heap_join(sharena_heap *h)
         if (code != SHARENA_EPROCESSES || all_alive(h) ||
             shr__sys_now_ms() - start > JOIN_TIMEOUT_MS)
             break;
-        if (reap_without_slot(h) != 0) /* another newcomer is at it */
+        if (shr__reap_without_slot(h) != 0) /* another newcomer is at it */
             shr__sys_yield();
     }
     if (code == SHARENA_EPROCESSES)

@@ -104,7 +104,7 @@ static void end_entry(sharena_heap *h, unsigned i)
     struct name_shm *e = entry(h, i);
     uint64_t offset = load64_relaxed(&e->offset), number = load64_relaxed(&e->number);
     struct shard *d;
-    struct block b;
+    struct block b = {.undone = 0};
     int code, how = DROP_KEPT;
 
     store64_release(&e->word, next_seq(h) << 8 | NAME_DYING);
@@ -120,6 +120,8 @@ static void end_entry(sharena_heap *h, unsigned i)
         shr__unlock(d);
         if (code == 0)
             shr__after_drop(h, &b, how);
+        else if (b.undone)
+            shr__after_drop(h, &b, DROP_LAST);
         if (code == SHARENA_ENOMEM)
             return; /* stays DYING: the next change ends it */
     }

@@ -112,6 +112,27 @@ int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned stat
     return SHARENA_EPROCESSES;
 }
 
+/* The slot for a reaper that has none.  It is reaped only by who holds its lock, under which a
+ * dead one's state is simply gone on from: so no word about it is ever announced, and nobody
+ * settles under a bit that another reaper clears.  The caller clears the slot's bits first.
+ * SHARENA_EPROCESSES: another newcomer has it. */
+int shr__reaper_slot_take(sharena_heap *h, uint64_t *k, void **page)
+{
+    struct slot_shm *p = shr__slot(h, SHR_REAPER_SLOT);
+    int fd = shr__fd(h);
+    uint64_t seen;
+
+    *page = fd < 0 ? NULL : shr__sys_lock_page(fd, lock_at(SHR_REAPER_SLOT));
+    if (!*page)
+        return fd >= 0 && errno == EAGAIN ? SHARENA_EPROCESSES : SHARENA_ESYSTEM;
+    seen = load64_acquire(&p->state);
+    *k = SHR_K_OF(seen) + 1;
+    store64_release(&p->announce, 0);
+    store64_relaxed(&p->reserved, 0);
+    store64_release(&p->state, SHR_STATE(*k, SLOT_LIVE)); /* ours alone: we hold the lock */
+    return 0;
+}
+
 /* Who sits here, for people and for whoever looks for a descriptor. */
 void shr__slot_describe(sharena_heap *h, unsigned slot)
 {
@@ -161,7 +182,7 @@ static int announced(sharena_heap *h, unsigned slot, uint64_t k)
 /* Frees the slots that were emptied, as far as no stopped reaper may still touch a mask. */
 void shr__slot_free_closing(sharena_heap *h)
 {
-    for (unsigned s = 0; s < SHR_SLOTS; s++) {
+    for (unsigned s = 0; s < SHR_PROCESSES; s++) {
         struct slot_shm *p = shr__slot(h, s);
         uint64_t word = load64_seq(&p->state);
         if (SHR_STATE_OF(word) == SLOT_CLOSING && !announced(h, s, SHR_K_OF(word)))

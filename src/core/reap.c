@@ -166,7 +166,7 @@ int shr__reap(sharena_heap *h, unsigned *reaped, int force)
         return 0;
     pthread_mutex_lock(&h->reap_lock);
     store64_relaxed(&h->last_reap_ms, now);
-    for (unsigned s = 0; s < SHR_SLOTS; s++)
+    for (unsigned s = 0; s < SHR_PROCESSES; s++) /* the reaper's slot is not ours to reap */
         if (shr__slot_dead(h, s, &state))
             count += (unsigned)reap_slot(h, s, state);
     shr__slot_free_closing(h);
@@ -188,4 +188,28 @@ void shr__reap_self(sharena_heap *h)
     shr__tickets_reap(h, h->slot, h->k);
     (void)cas64_seq(&me->state, &state, SHR_STATE(h->k, SLOT_CLOSING));
     shr__slot_free_closing(h);
+}
+
+/* Takes the slot kept for this, clears what a killed holder of it left, reaps, and leaves. */
+int shr__reap_without_slot(sharena_heap *h)
+{
+    uint64_t k;
+    void *page;
+    int code = shr__reaper_slot_take(h, &k, &page);
+
+    if (code)
+        return code;
+    h->slot = SHR_REAPER_SLOT;
+    h->k = k;
+    h->mine = (uint64_t)1 << SHR_REAPER_SLOT;
+    h->lock_page = page;
+    (void)clear_slot(h, h->slot);
+    shr__tickets_reap(h, h->slot, k - 1);
+    (void)shr__reap(h, NULL, 1);
+    (void)clear_slot(h, h->slot);
+    store64_release(&shr__slot(h, SHR_REAPER_SLOT)->state, SHR_STATE(k + 1, SLOT_FREE));
+    h->lock_page = NULL;
+    h->slot = SHR_SLOTS;
+    shr__sys_lock_page_drop(page);
+    return 0;
 }

@@ -231,7 +231,7 @@ static int expire(sharena_heap *h, uint32_t at, uint64_t w)
     uint64_t offset = load64_relaxed(&e->offset), number = load64_relaxed(&e->number);
     uint64_t none = word_of(SEQ_OF(w), 0, MADE_OF(w), 0);
     struct shard *d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
-    struct block b;
+    struct block b = {.undone = 0};
     int won = 0, how = DROP_KEPT, code = shr__decode(h, offset, &b);
 
     if (code == 0)
@@ -247,6 +247,8 @@ static int expire(sharena_heap *h, uint32_t at, uint64_t w)
     shr__unlock(d);
     if (code == 0)
         shr__after_drop(h, &b, how);
+    else if (code == SHARENA_ESTALE && b.undone)
+        shr__after_drop(h, &b, DROP_LAST);
     return won;
 }
 

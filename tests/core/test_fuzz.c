@@ -151,14 +151,35 @@ static void check_inside(struct victim *v, const sharena_block *b)
     CHECK(offset < v->heap->data_bytes && b->size_bytes <= v->heap->data_bytes - offset);
 }
 
+static void look_after(struct victim *v)
+{
+    sharena_stats stats;
+    switch (draw(v, 5)) {
+    case 0:
+        sharena_trim(v->heap, NULL);
+        break;
+    case 1:
+        sharena_reap(v->heap, NULL);
+        break;
+    case 2:
+        sharena_stats_read(v->heap, &stats);
+        sharena_process_list(v->heap, ignore_process, NULL);
+        break;
+    case 3:
+        sharena_block_list(v->heap, 0, ignore_block, NULL);
+        break;
+    default:
+        sharena_check(v->heap, ignore_fault, NULL);
+    }
+}
+
 static void call_something(struct victim *v)
 {
     unsigned i = (unsigned)draw(v, BLOCKS);
     char name[2] = {(char)('a' + i), 0}, payload[SHARENA_PAYLOAD];
     size_t payload_size = sizeof payload;
     sharena_block block;
-    sharena_stats stats;
-    switch (draw(v, 20)) {
+    switch (draw(v, 18)) {
     case 0:
         if (sharena_acquire(v->heap, &v->handles[i], &block) == 0)
             check_inside(v, &block);
@@ -189,33 +210,22 @@ static void call_something(struct victim *v)
         sharena_name_list(v->heap, ignore_name, NULL);
         break;
     case 9:
-        sharena_trim(v->heap, NULL);
-        break;
     case 10:
-        sharena_reap(v->heap, NULL);
-        break;
     case 11:
-        sharena_stats_read(v->heap, &stats);
-        sharena_process_list(v->heap, ignore_process, NULL);
+        look_after(v);
         break;
     case 12:
-        sharena_block_list(v->heap, 0, ignore_block, NULL);
-        break;
-    case 13:
-        sharena_check(v->heap, ignore_fault, NULL);
-        break;
-    case 14:
         sharena_retain(v->heap, v->blocks[i]);
         break;
-    case 15:
+    case 13:
         sharena_reallocate(v->heap, v->blocks[i], 1 + (size_t)draw(v, 300000), &v->blocks[i]);
         break;
-    case 16:
+    case 14:
         if (sharena_find(v->heap, (uint8_t *)v->blocks[i] + draw(v, 1000), &block) == 0)
             check_inside(v, &block);
         sharena_trace(v->heap, v->blocks[i], name);
         break;
-    case 17:
+    case 15:
         allocate_some(v, i);
         break;
     default:
