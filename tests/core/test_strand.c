@@ -80,13 +80,30 @@ static void connect_second(void)
     to_program = (struct peer){.pid = getpid(), .to = up[1], .from = down[0]};
 }
 
+/* Deadlines are for single steps: what takes long says now and then that it goes on. */
+static void go_on(struct peer *peer, size_t i)
+{
+    if (i % (256 * WINDOW) == 0)
+        peer_send(peer, ".", 1);
+}
+
+static void await_end(struct peer *peer)
+{
+    char byte;
+    do
+        peer_receive(peer, &byte, 1);
+    while (byte == '.');
+}
+
 static void free_all(void **blocks)
 {
     sharena_heap *heap = sharena_heap_by_uuid(board->address.uuid);
     peer_await(&to_program); /* the first has let go and is at rest */
-    for (size_t i = 0; i < plan.count; i++)
+    for (size_t i = 0; i < plan.count; i++) {
+        go_on(&to_program, i);
         *(volatile char *)blocks[i] = 1;
-    release(heap, blocks, plan.count);
+        CHECK_OK(sharena_release(heap, blocks[i]));
+    }
     peer_tell(&to_program);
     peer_await(&to_program); /* stays while the third allocates */
 }
@@ -115,9 +132,10 @@ static void takes(struct peer *parent, void *argument)
     free_all(blocks);
 }
 
-static void hand_over(sharena_heap *heap, struct peer *second, void **blocks)
+static void hand_over(sharena_heap *heap, struct peer *parent, struct peer *second, void **blocks)
 {
     for (size_t at = 0; at < plan.count; at += WINDOW) {
+        go_on(parent, at);
         for (size_t i = at; i < at + WINDOW && i < plan.count; i++)
             CHECK_OK(sharena_export(heap, blocks[i], 1, &board->handles[i - at]));
         peer_tell(second);
@@ -138,7 +156,7 @@ static void first(struct peer *parent, void *blocks_memory)
     for (size_t i = 0; i < plan.count; i++)
         blocks[i] = allocate(heap, plan.size);
     if (plan.way == BY_HANDLE)
-        hand_over(heap, &second, blocks);
+        hand_over(heap, parent, &second, blocks);
     else
         peer_start(&second, inherits, blocks);
     release(heap, blocks, plan.count);
@@ -174,11 +192,11 @@ static void strand(struct plan chosen)
     board = pages(sizeof *board, MAP_SHARED);
     connect_second();
     peer_start(&peer, first, pages(plan.count * sizeof(void *), MAP_PRIVATE));
-    peer_await(&peer);
+    await_end(&peer);
     if (plan.rest == STOPPED)
         CHECK(WIFSTOPPED(await_child(peer.pid, WUNTRACED)));
     peer_tell(&to_second);
-    peer_await(&to_second);
+    await_end(&to_second);
     sharena_heap *heap = attach_to(&board->address);
     third_allocates(heap);
     peer_tell(&to_second);
