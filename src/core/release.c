@@ -37,7 +37,7 @@ void shr__after_drop(sharena_heap *h, const struct block *b, int how)
         return;
     if (b->class) {
         after_small(h, b, how);
-    } else if (how == DROP_LAST) {
+    } else if (how == DROP_LAST && b->size) { /* 0: a damaged heap, it was held as a small one */
         shr__run_freed(h, b->head, b->size >> SHR_UNIT_SHIFT);
         shr__retain_check(h, b->head);
         shr__decay(h);
