@@ -222,7 +222,7 @@ def _process_line(process: dict[str, Any]) -> str:
     words = [f"pid {process['pid']}"]
     if "command" in process:
         words += [f"{_age(process['age_s'])} old", f"holds {_size(process['bytes'])}"]
-        words += [process["command"]]
+        words += [_printable(process["command"])]
     return "  ".join([*words, *(f"[{note}]" for note in notes)])
 
 
@@ -238,8 +238,13 @@ def _print_tickets(tickets: list[dict[str, Any]]) -> None:
 def _print_blocks(blocks: list[dict[str, Any]]) -> None:
     for block in blocks:
         holders = ", ".join(map(str, block["holders"])) or "a handle or a name"
-        site = f"  {block['site']}" if block["site"] else ""
+        site = f"  {_printable(block['site'])}" if block["site"] else ""
         print(f"  block of {_size(block['size_bytes'])}, held by {holders}{site}")
+
+
+def _printable(text: str) -> str:
+    """Other processes wrote it: no terminal has to obey it, or to know its encoding."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _size(size: float) -> str:

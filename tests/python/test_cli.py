@@ -204,6 +204,11 @@ def test_states_of_processes():
     assert _survey.process(2**22 + 5) is None
 
 
+def test_what_others_wrote_is_no_order_to_the_terminal():
+    text = "caf\N{LATIN SMALL LETTER E WITH ACUTE} \x1b[2J\n\udcc3"
+    assert _cli._printable(text) == "caf\N{LATIN SMALL LETTER E WITH ACUTE} \\x1b[2J\\n\\udcc3"
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 30, "5.0 GiB"), (3 << 40, "3.0 TiB")],
