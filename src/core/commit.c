@@ -101,13 +101,14 @@ static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
  * needs `whole`?  What the heap's other processes are about to commit is needed too. */
 static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 {
-    uint64_t room, need = reserved_units(h) << SHR_UNIT_SHIFT;
+    uint64_t room, need;
     char where[160];
 
-    need = need > whole ? need : whole;
     if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
         return 0;
     store64_relaxed(&h->unchecked_bytes, 0);
+    need = reserved_units(h) << SHR_UNIT_SHIFT;
+    need = need > whole ? need : whole;
     if (shr__room(need, &room, where, sizeof where) == 0 && room < need)
         return no_room(h, SHARENA_EROOM, whole, where);
     room = h->super.name[0] ? shr__sys_free_bytes((int)load32_relaxed(&h->fd)) : UINT64_MAX;
