@@ -74,6 +74,15 @@ class Interrupting(io.BytesIO):
         return super().readinto(buffer)
 
 
+@pytest.fixture
+def ctrl_c():
+    """As at a terminal: whoever starts the tests in the background may ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_it_and_leaves_nothing():
     assert threading.current_thread() is threading.main_thread()
     file = Interrupting()
