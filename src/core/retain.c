@@ -3,7 +3,8 @@
  * Memory that is free and committed is "retained": warm pages are what makes the next
  * allocation cheap.  One budget for the whole heap: whoever frees a run beyond it punches.  It
  * decays as anyone passes: what was not used in the last tenth of a second shrinks by a
- * sixteenth.  Nothing here runs inside a bracket or with a unit lock held.
+ * sixteenth, 8 MiB at most, so that nobody who passes is held up for long.  Nothing here runs
+ * inside a bracket or with a unit lock held.
  *
  * Punching works on a piece of at most 8 MiB, split off and held, so that the rest of a large
  * run stays free for others; the order of its stores is commit.c's.  A kill leaves a free run
@@ -121,7 +122,7 @@ void shr__decay(sharena_heap *h)
     low = load64_relaxed(&h->control->retained_low);
     store64_relaxed(&h->control->retained_low, load64_relaxed(&h->control->retained_units));
     if (low >> 4)
-        (void)shr__punch_free(h, low >> 4 < STEP_UNITS * 4 ? low >> 4 : STEP_UNITS * 4);
+        (void)shr__punch_free(h, low >> 4 < STEP_UNITS ? low >> 4 : STEP_UNITS);
 }
 
 /* What was counted replaces the hint, unless somebody changed it meanwhile. */
