@@ -145,11 +145,16 @@ static int run_try(sharena_heap *h, uint64_t units, uint64_t align_units, unsign
         return code;
     if (code == 0) {
         d = shr__lock(h, at);
-        code = shr__holding_reserve(d);
+        code = shr__holding(d, at << SHR_UNIT_SHIFT) ? SHARENA_ECORRUPT : shr__holding_reserve(d);
         if (code == 0)
             (void)shr__holding_add(d, at << SHR_UNIT_SHIFT,
                                    load64_relaxed(&h->units[at].gen) >> 1, 1, (uint32_t)units);
         shr__unlock(d);
+    }
+    if (code == SHARENA_ECORRUPT) { /* this process holds it, though its mask said free */
+        char name[96];
+        return shr__fail(code, "the metadata of %s is damaged: a held block looked free",
+                         shr__label(h, name));
     }
     if (code) {
         shr__run_undo(h, at, units);
