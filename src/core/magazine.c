@@ -33,7 +33,7 @@ uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *l, uint32_
 /* NULL: no memory, or there is one. */
 struct at_hand *shr__magazine_new(const struct lane *l, uint32_t class, uint32_t room)
 {
-    if (l->magazines[class].top != l->magazines[class].end || l->magazines[class].top[-1].block)
+    if (l->bins[class].blocks)
         return NULL;
     return calloc(room + 1, sizeof(struct at_hand));
 }
@@ -188,13 +188,8 @@ void shr__lanes_forget(sharena_heap *h)
     memset(h->slab_pool, 0, sizeof h->slab_pool);
     for (struct lane *l = h->lanes, *next; l; l = next) {
         next = l->next;
-        for (unsigned c = 0; c < SHR_CLASSES_MAX; c++) {
-            struct magazine *m = &l->magazines[c];
-            while (m->top[-1].block)
-                m->top--;
-            if (m->top != m->end) /* else it was never given one */
-                free(m->top - 1);
-        }
+        for (unsigned c = 0; c < SHR_CLASSES_MAX; c++)
+            free(l->bins[c].blocks);
         free(l);
     }
     h->lanes = NULL;

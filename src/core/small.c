@@ -115,6 +115,7 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
     while (!shr__enter(l))
         shr__lane_wait(l);
     if (blocks) {
+        b->blocks = blocks;
         l->magazines[s->class].top = blocks + 1;
         l->magazines[s->class].end = blocks + 1 + room;
         l->at_hand_max += room;

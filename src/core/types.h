@@ -81,6 +81,7 @@ struct bin {
     struct slab *current;
     struct slab *partial; /* with free blocks */
     struct slab *full;
+    struct at_hand *blocks; /* the magazine's memory, NULL before its first use */
     uint32_t slabs;
     uint32_t rescanned;   /* number of slabs at the last rescan of all */
 };
