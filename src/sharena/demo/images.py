@@ -88,7 +88,10 @@ def _planes(files: Iterable[Path], size: tuple[int, int] | None) -> Iterator[Sta
 def _tiff(file: Path) -> Stack:
     import tifffile  # type: ignore[import-not-found, unused-ignore]
 
-    stack: Stack = tifffile.imread(file)
+    try:
+        stack: Stack = tifffile.imread(file)
+    except tifffile.TiffFileError as error:  # no ValueError in its older releases
+        raise ValueError(error) from error
     return stack
 
 
