@@ -69,7 +69,7 @@ typedef struct sharena_options {
     uint64_t retain_bytes; /* free memory kept warm, default an eighth of the limit */
     unsigned mode; /* permission bits of a named heap, default 0600 */
     unsigned ticket_ms; /* an unspent handle expires after this, default 1 h */
-    unsigned grace_ms; /* the same once its exporter is dead, default 60 s */
+    unsigned grace_ms; /* and this long after its dead exporter was reaped, default 60 s */
 } sharena_options;
 
 /* A handle: 64 bytes, copied as they are.  Any bytes are safe to pass to the functions

@@ -218,6 +218,23 @@ uint64_t shr__prev_head(const sharena_heap *h, uint64_t unit);
 /* 0, or SHARENA_ESTALE when the offset starts no block (or lies in none, for `within`). */
 int shr__decode(sharena_heap *h, uint64_t offset, struct block *);
 int shr__decode_within(sharena_heap *h, uint64_t offset, struct block *);
+/* A small block by its place in the slab at `unit`, whose class the caller has checked. */
+static inline struct block shr__small_at(sharena_heap *h, uint64_t unit, uint32_t class,
+                                         uint32_t index)
+{
+    struct desc_shm *d = &h->descs[(unit << 12) + index];
+    uint64_t size = shr__classes[class].size;
+    struct block b = {.unit = &h->units[unit],
+                      .mask = &d->mask,
+                      .gen = &d->gen,
+                      .offset = (unit << SHR_UNIT_SHIFT) + index * size,
+                      .size = size,
+                      .head = (uint32_t)unit,
+                      .class = class,
+                      .index = index};
+
+    return b;
+}
 uint64_t shr__number(const struct block *); /* of the present life */
 uint64_t shr__marks(const struct block *);
 uint64_t shr__mark(const struct block *, uint64_t marks); /* returns the marks before */

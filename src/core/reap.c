@@ -62,20 +62,11 @@ static int clear_block(sharena_heap *h, struct block *b, uint64_t dead)
 
 static int clear_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t dead)
 {
-    const struct shr_class *c = &shr__classes[class];
     int failed = 0;
 
-    for (uint32_t i = 0; i < c->capacity; i++) {
-        struct desc_shm *d = &h->descs[(unit << 12) + i];
-        struct block b = {.unit = &h->units[unit],
-                          .mask = &d->mask,
-                          .gen = &d->gen,
-                          .offset = (unit << SHR_UNIT_SHIFT) + (uint64_t)i * c->size,
-                          .size = c->size,
-                          .head = (uint32_t)unit,
-                          .class = class,
-                          .index = i};
-        if (load64_relaxed(&d->mask) & dead)
+    for (uint32_t i = 0; i < shr__classes[class].capacity; i++) {
+        struct block b = shr__small_at(h, unit, class, i);
+        if (load64_relaxed(b.mask) & dead)
             failed |= clear_block(h, &b, dead);
     }
     return failed;
