@@ -18,6 +18,8 @@ int (*shr__interrupt)(void *);
 void *shr__interrupt_argument;
 
 #define STEP_UNITS (SHR_STEP >> SHR_UNIT_SHIFT)
+#define HUGE_SLOW_NS 2500000u /* for one; small ones take half of it for as much memory */
+#define HUGE_REST_MS 1000u
 #define LOOK_BYTES ((uint64_t)1 << 20) /* look at the cgroups after committing so much */
 
 static int bit_of(const shr_a64 *map, uint64_t unit)
@@ -131,6 +133,21 @@ static int refused(sharena_heap *h, int code, uint64_t bytes)
                      shr__label(h, name), (unsigned long long)bytes, sharena_strerror(code));
 }
 
+/* Huge pages for the whole ones in a stretch, ten times as fast to get as small ones.  It need
+ * not work.  Where they are hard to find the kernel may search for long; whoever sees that
+ * lets it be for a while. */
+static void try_huge(sharena_heap *h, uint64_t unit, uint64_t to)
+{
+    uint64_t from = (unit + SHR_HUGE_UNITS - 1) / SHR_HUGE_UNITS * SHR_HUGE_UNITS;
+    uint64_t pages = to / SHR_HUGE_UNITS - from / SHR_HUGE_UNITS, start = shr__sys_real_ns();
+
+    if (to < from + SHR_HUGE_UNITS || shr__sys_now_ms() < load64_relaxed(&h->small_until_ms))
+        return;
+    if (shr__sys_populate_huge(h->data + (from << SHR_UNIT_SHIFT), pages * SHR_HUGE) ||
+        shr__sys_real_ns() - start > pages * HUGE_SLOW_NS)
+        store64_relaxed(&h->small_until_ms, shr__sys_now_ms() + HUGE_REST_MS);
+}
+
 static int commit_pages(sharena_heap *h, uint64_t unit, uint64_t units)
 {
     uint64_t bytes = units << SHR_UNIT_SHIFT;
@@ -145,7 +162,7 @@ static int commit_pages(sharena_heap *h, uint64_t unit, uint64_t units)
 }
 
 /* One stretch of units with the same bits; counted already. */
-static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t whole)
+static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t whole, int huge)
 {
     int code = room_for(h, (to - unit) << SHR_UNIT_SHIFT, whole);
 
@@ -153,6 +170,8 @@ static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t who
         return code;
     (void)shr__set_bits(h->dirty, unit, to, 1);
     shr_compiler_barrier();
+    if (huge)
+        try_huge(h, unit, to);
     code = commit_pages(h, unit, to - unit);
     if (code) { /* give back what was got of it; D stays if that fails */
         int fd = shr__fd(h);
@@ -179,12 +198,12 @@ int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
         return code;
     for (uint64_t u = unit, to; code == 0 && h->forks == forks && u < end; u = to) {
         int c = bit_of(h->commit, u), d = bit_of(h->dirty, u);
-        for (to = u + 1; to < end && to - u < STEP_UNITS && bit_of(h->commit, to) == c &&
+        for (to = u + 1; to < end && to % STEP_UNITS && bit_of(h->commit, to) == c &&
                          bit_of(h->dirty, to) == d;
              to++)
             ;
         if (!c) {
-            code = commit_step(h, u, to, missing << SHR_UNIT_SHIFT);
+            code = commit_step(h, u, to, missing << SHR_UNIT_SHIFT, units >= SHR_LARGE_UNITS);
             missing -= code == 0 ? to - u : 0;
         }
         if (code == 0 && zero && d)

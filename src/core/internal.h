@@ -49,6 +49,7 @@ void *shr__sys_map_private(uint64_t bytes);
 void shr__sys_unmap(void *p, uint64_t bytes);
 int shr__sys_commit(int fd, uint64_t at, uint64_t bytes); /* 0 or a SHARENA_E code */
 int shr__sys_populate(void *p, uint64_t bytes); /* the same, and maps the pages */
+int shr__sys_populate_huge(uint8_t *p, uint64_t bytes); /* both multiples of SHR_HUGE */
 int shr__sys_punch(int fd, uint64_t at, uint64_t bytes);
 void *shr__sys_lock_page(int fd, uint64_t at); /* locks the byte on a description of its own */
 void shr__sys_lock_page_fork(void *page, int inherit);

@@ -51,7 +51,8 @@
 #define SHR_EXTENT_UNITS_MIN 64u   /* one word of heads */
 #define SHR_UNITS_MAX                                                                            \
     ((uint64_t)1 << 28) /* 16 TiB, a number that fits a file's size twice over */
-#define SHR_DATA_ALIGN ((uint64_t)2 << 20) /* of the data area, in the file and in memory */
+#define SHR_HUGE ((uint64_t)2 << 20) /* a huge page where pages have 4 KiB */
+#define SHR_DATA_ALIGN SHR_HUGE      /* of the data area, in the file and in memory */
 #define SHR_CHUNK_SHIFT 16
 #define SHR_CHUNK ((uint64_t)1 << SHR_CHUNK_SHIFT)
 

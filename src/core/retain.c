@@ -54,14 +54,15 @@ void shr__run_undo(sharena_heap *h, uint64_t unit, uint64_t units)
 /* Takes one piece of at most 8 MiB off the free run at `unit` and punches it. */
 static int punch_piece(sharena_heap *h, uint64_t unit, uint64_t *end, uint64_t *freed)
 {
+    uint64_t step = (unit / STEP_UNITS + 1) * STEP_UNITS; /* no huge page lies across it */
     int fd = shr__fd(h), code;
 
     if (fd < 0 || !shr__take(h, unit))
         return 0;
     *end = shr__next_head(h, unit);
-    if (*end - unit > STEP_UNITS) {
-        *end = unit + STEP_UNITS;
-        shr__run_split(h, *end);
+    if (*end > step) {
+        *end = step;
+        shr__run_split(h, step);
     }
     if (shr__bits_in(h->dirty, unit, *end)) {
         uint64_t n = shr__set_bits(h->commit, unit, *end, 0);

@@ -164,6 +164,13 @@ static int take_stretch(sharena_heap *h, uint64_t first, const struct wish *w, u
             return 0;
         }
     }
+    if (w->align == 1 && w->units >= SHR_LARGE_UNITS) { /* at a huge page, if there is room */
+        uint64_t huge = (first + SHR_HUGE_UNITS - 1) / SHR_HUGE_UNITS * SHR_HUGE_UNITS;
+        if (huge + w->units <= end) {
+            at = huge;
+            need = at - first + w->units;
+        }
+    }
     if (at > first) {
         shr__run_split(h, at);
         if (!shr__take(h, at)) {

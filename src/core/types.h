@@ -23,6 +23,9 @@
 #define SHR_SHARDS 64u  /* private unit locks; a unit belongs to shard (unit % 64) */
 #define SHR_SMALL_MAX 57344u /* larger blocks are runs of 64 KiB units */
 #define SHR_CLASSES_MAX 64u
+#define SHR_HUGE_UNITS ((uint64_t)32) /* units of a huge page */
+#define SHR_LARGE_UNITS                                                                          \
+    ((uint64_t)64) /* runs from here on get huge pages; NumPy's get them, too */
 #define SHR_STEP ((uint64_t)8 << 20) /* bytes committed or punched between two looks around */
 
 /* ---- thread: the one pointer of thread-local storage ------------------------------- */
@@ -178,6 +181,7 @@ struct sharena_heap {
     shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
     shr_a64 empty_units;     /* of the wholly free slabs in the lanes' lists */
+    shr_a64 small_until_ms;  /* no huge pages are asked for till then */
     shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
 
     /* a fork under way: written by the forker, who holds every lock */

@@ -252,6 +252,25 @@ static int interrupted(void *argument)
     return ++*(int *)argument > 2;
 }
 
+/* Where there is room; a hole that just fits is used all the same. */
+static void large_blocks_start_at_huge_pages(void)
+{
+    sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
+    void *small, *large[3], *again, *fits;
+    CHECK_OK(sharena_allocate(heap, 100000, 0, 0, &small));
+    for (unsigned i = 0; i < 3; i++) {
+        CHECK_OK(sharena_allocate(heap, 9 * MIB + i * 65536, 0, 0, &large[i]));
+        CHECK_EQ((uintptr_t)large[i] % SHR_HUGE, 0);
+    }
+    CHECK_OK(sharena_release(heap, large[1]));
+    CHECK_OK(sharena_allocate(heap, 9 * MIB + 65536, 0, 0, &again));
+    CHECK(again == large[1]);
+    CHECK_OK(sharena_release(heap, again));
+    CHECK_OK(sharena_allocate(heap, 11 * MIB, 0, 0, &fits)); /* with what was left before it */
+    CHECK(fits == (uint8_t *)large[1] - MIB);
+    check_heap(heap);
+}
+
 static void long_work_can_be_interrupted(void)
 {
     sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
@@ -270,4 +289,5 @@ CASES(CASE(bad_requests), CASE(sizes_and_alignments), CASE(classes_waste_little)
       CASE(find_knows_every_byte), CASE(reallocate_keeps_content),
       CASE(a_sent_block_is_never_resized_in_place), CASE(retain_counts),
       CASE(full_heap_is_refused_and_recovers), CASE(trim_gives_everything_back),
-      CASE(free_memory_stays_warm_within_its_budget), CASE(long_work_can_be_interrupted))
+      CASE(free_memory_stays_warm_within_its_budget), CASE(large_blocks_start_at_huge_pages),
+      CASE(long_work_can_be_interrupted))

@@ -196,6 +196,34 @@ static void commit_and_punch_account_for_pages(void)
     CHECK_EQ(st.st_size, FILE_BYTES); /* neither call moves the end */
 }
 
+/* Huge pages are filled with what was there, and given back in pieces. */
+static void huge_pages_are_like_small_ones(void)
+{
+    const uint64_t bytes = 4 * SHR_HUGE, hole = SHR_HUGE + 5 * 65536;
+    void *start;
+    uint64_t start_bytes;
+    int fd = shr__sys_memfd("test");
+    CHECK(fd >= 0);
+    CHECK_EQ(shr__sys_truncate(fd, bytes), 0);
+    uint8_t *p = shr__sys_map(fd, bytes, SHR_HUGE, &start, &start_bytes);
+    CHECK(p != NULL);
+    p[3 * SHR_HUGE + 12345] = 42;
+    if (shr__sys_populate_huge(p, bytes) != 0)
+        SKIP("no huge pages here: %s\n", strerror(errno));
+    CHECK_EQ(shr__sys_blocks(fd), bytes);
+    for (uint64_t i = 0; i < bytes; i++)
+        CHECK_EQ(p[i], i == 3 * SHR_HUGE + 12345 ? 42 : 0);
+    for (uint64_t i = 0; i < bytes; i += 4096)
+        p[i] = (uint8_t)(i >> 12 | 1);
+    CHECK_EQ(shr__sys_punch(fd, hole, 65536), 0);
+    CHECK_EQ(shr__sys_blocks(fd), bytes - 65536);
+    CHECK_EQ(shr__sys_populate_huge(p, bytes), 0);
+    for (uint64_t i = 0; i < bytes; i += 4096)
+        CHECK_EQ(p[i], i >= hole && i < hole + 65536 ? 0 : (uint8_t)(i >> 12 | 1));
+    CHECK_EQ(shr__sys_punch(fd, 0, bytes), 0);
+    CHECK_EQ(shr__sys_blocks(fd), 0);
+}
+
 static void seal_forbids_shrinking_only(void)
 {
     int fd = new_file();
@@ -349,7 +377,7 @@ CASES(CASE(lock_excludes_and_is_dropped), CASE(lock_survives_closing_everything)
       CASE(lock_goes_with_a_kill), CASE(lock_goes_with_exec),
       CASE(child_inherits_only_on_purpose), CASE(stopped_process_keeps_its_lock),
       CASE(mapping_is_aligned_and_shared), CASE(commit_and_punch_account_for_pages),
-      CASE(seal_forbids_shrinking_only), CASE(full_file_system_is_reported),
-      CASE(file_size_limit_is_reported), CASE(publish_does_not_overwrite),
-      CASE(only_regular_files_are_opened), CASE(move_high_keeps_the_file),
-      CASE(scan_finds_a_memfd), CASE(facts_about_this_process))
+      CASE(huge_pages_are_like_small_ones), CASE(seal_forbids_shrinking_only),
+      CASE(full_file_system_is_reported), CASE(file_size_limit_is_reported),
+      CASE(publish_does_not_overwrite), CASE(only_regular_files_are_opened),
+      CASE(move_high_keeps_the_file), CASE(scan_finds_a_memfd), CASE(facts_about_this_process))
