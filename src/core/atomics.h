@@ -62,6 +62,10 @@ typedef _Atomic uint32_t shr_a32;
     {                                                                                            \
         return atomic_fetch_or_explicit(p, v, memory_order_acq_rel);                             \
     }                                                                                            \
+    static inline value add##bits##_seq(type *p, value v)                                        \
+    {                                                                                            \
+        return atomic_fetch_add_explicit(p, v, memory_order_seq_cst);                            \
+    }                                                                                            \
     static inline value or ##bits##_seq(type *p, value v)                                        \
     {                                                                                            \
         return atomic_fetch_or_explicit(p, v, memory_order_seq_cst);                             \

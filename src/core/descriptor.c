@@ -4,10 +4,8 @@
  * class word says.  Every number read from shared memory is checked here, so a damaged heap
  * gives "stale" or "corrupt", never an access outside the mapping.
  *
- * Holdings.  A process counts its references in private tables, one entry a block, sharded
- * by the unit that the block starts in; the shard's lock is the "unit lock".  A small block
- * that this process allocated, or inherited by fork, and that it holds once, needs no entry:
- * its own bit in the mask says all.  A run always has an entry, so "own bit set, no entry" is
+ * A small block that this process holds once needs no entry in the tables of holding.c: its own
+ * bit in the mask says all.  A run always has an entry, so "own bit set, no entry" is
  * stale for a run (somebody of this process is just taking it), and one more reference for a
  * small block.
  *
@@ -250,103 +248,24 @@ void shr__leave(sharena_heap *h, const struct block *b)
         (void)add32_release(&s->left, 1);
 }
 
-/* ---- holdings ------------------------------------------------------------------------- */
-
-void shr__shard_lock_slow(struct shard *d)
-{
-    for (unsigned spins = 0; spins < 100; spins++) {
-        uint32_t seen = 0;
-        if (cas32_acquire(&d->lock, &seen, 1))
-            return;
-        shr_pause();
-    }
-    while (swap32_acquire(&d->lock, 2) != 0)
-        shr__sys_wait(&d->lock, 2);
-}
-
-static uint32_t slot_of(uint64_t offset, uint32_t room)
-{
-    return (uint32_t)((offset >> 4) * 0x9e3779b97f4a7c15u >> 32) & (room - 1);
-}
-
-struct holding *shr__holding(struct shard *d, uint64_t offset)
-{
-    if (!d->used)
-        return NULL;
-    for (uint32_t i = slot_of(offset, d->room);; i = (i + 1) & (d->room - 1)) {
-        if (d->table[i].offset == offset + 1)
-            return &d->table[i];
-        if (!d->table[i].offset)
-            return NULL;
-    }
-}
-
-static void place(struct holding *table, uint32_t room, const struct holding *e)
-{
-    uint32_t i = slot_of(e->offset - 1, room);
-
-    while (table[i].offset)
-        i = (i + 1) & (room - 1);
-    table[i] = *e;
-}
-
-/* Makes room for one more entry, so that shr__holding_add() can't fail. */
-int shr__holding_reserve(struct shard *d)
-{
-    uint32_t room = d->room ? d->room * 2 : 16;
-    struct holding *table;
-
-    if (d->room && (uint64_t)(d->used + 1) * 10 < (uint64_t)d->room * 8)
-        return 0;
-    table = calloc(room, sizeof *table);
-    if (!table)
-        return SHARENA_ENOMEM;
-    for (uint32_t i = 0; i < d->room; i++)
-        if (d->table[i].offset)
-            place(table, room, &d->table[i]);
-    free(d->table);
-    d->table = table;
-    d->room = room;
-    return 0;
-}
-
-struct holding *shr__holding_add(struct shard *d, uint64_t offset, uint64_t number,
-                                 uint32_t count, uint32_t units)
-{
-    struct holding e = {.offset = offset + 1, .number = number, .count = count, .units = units};
-
-    SHR_ASSERT(!shr__holding(d, offset));
-    place(d->table, d->room, &e);
-    d->used++;
-    return shr__holding(d, offset);
-}
-
-/* Linear probing without tombstones: what follows moves up. */
-void shr__holding_remove(struct shard *d, struct holding *e)
-{
-    uint32_t mask = d->room - 1, hole = (uint32_t)(e - d->table), i = hole;
-
-    for (;;) {
-        i = (i + 1) & mask;
-        if (!d->table[i].offset)
-            break;
-        uint32_t home = slot_of(d->table[i].offset - 1, d->room);
-        if (((i - home) & mask) >= ((i - hole) & mask)) {
-            d->table[hole] = d->table[i];
-            hole = i;
-        }
-    }
-    d->table[hole].offset = 0;
-    d->used--;
-}
-
 /* ---- acquire and drop, under the shard's lock ------------------------------------------- */
+
+/* Is it not at hand in a lane's magazine? */
+static int out_of_hand(sharena_heap *h, const struct block *b)
+{
+    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+
+    return !s || s->unit != b->head || b->index >= s->capacity ||
+           !load8_relaxed(&s->idle[b->index]);
+}
 
 /* One more reference to a block that this process holds without an entry. */
 static int count_implicit(sharena_heap *h, struct shard *d, struct block *b, uint64_t number)
 {
-    if (shr__number(b) != number)
+    if (shr__number(b) != number || !out_of_hand(h, b))
         return SHARENA_ESTALE; /* a lane of this process is in a later life of the block */
+    if (shr__holding_reserve(d) != 0)
+        return SHARENA_ENOMEM;
     shr__export_mark(h, b, SHR_MARK_SHARED);
     (void)shr__holding_add(d, b->offset, number, 2, 0);
     return 0;
@@ -362,10 +281,8 @@ static int hold_small(sharena_heap *h, struct shard *d, struct block *b, uint64_
         if (m == 0)
             return SHARENA_ESTALE;
     } while (!cas64_acquire(b->mask, &m, m | h->mine));
-    if (shr__number(b) == number && load32_acquire(&b->unit->class) == b->class) {
-        (void)shr__holding_add(d, b->offset, number, 1, 0);
-        return 0;
-    }
+    if (shr__number(b) == number && load32_acquire(&b->unit->class) == b->class)
+        return 0; /* the bit says all */
     left = and64_seq(b->mask, ~h->mine) & ~h->mine;
     b->undone = left == 0; /* a release like any other: the caller owes what follows it */
     return SHARENA_ESTALE;
@@ -377,6 +294,8 @@ static int hold_run(sharena_heap *h, struct shard *d, struct block *b, uint64_t 
 {
     uint64_t m = load64_acquire(b->mask), gen;
 
+    if (shr__holding_reserve(d) != 0)
+        return SHARENA_ENOMEM;
     do {
         if (m == 0 || (m & h->mine))
             return SHARENA_ESTALE;
@@ -411,10 +330,22 @@ int shr__hold(sharena_heap *h, struct shard *d, struct block *b, uint64_t number
     }
     if (shr__number(b) != number)
         return SHARENA_ESTALE;
-    if (shr__holding_reserve(d) != 0)
-        return SHARENA_ENOMEM;
     shr__touch(h, b->unit, h->mine);
     return b->class ? hold_small(h, d, b, number) : hold_run(h, d, b, number);
+}
+
+/* The one reference to a small block that needs no entry. */
+static int drop_implicit(sharena_heap *h, struct block *b)
+{
+    uint64_t m = load64_relaxed(b->mask);
+
+    if (!(m & h->mine) || !out_of_hand(h, b))
+        return SHARENA_ENOTHELD;
+    if (!shr__marks(b)) /* a lane's, released by a sibling */
+        shr__export_mark(h, b, SHR_MARK_SHARED);
+    while (!cas64_seq(b->mask, &m, m & ~h->mine)) /* before the look at the hint */
+        ;
+    return m & ~h->mine ? DROP_SHARED : DROP_LAST;
 }
 
 /* Drops one reference: DROP_KEPT (this process holds more), DROP_SHARED (others do),
@@ -425,15 +356,16 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
     struct holding *e = shr__holding(d, b->offset);
     uint64_t left, units = 0, counted = 0;
 
-    if (e) {
-        if (--e->count > 0)
-            return DROP_KEPT;
-        units = e->units;
-        shr__holding_remove(d, e);
-    } else if (!b->class || !shr__holds(h, b)) {
-        return SHARENA_ENOTHELD;
+    if (!e)
+        return b->class ? drop_implicit(h, b) : SHARENA_ENOTHELD;
+    if (--e->count > 0) {
+        if (e->count == 1 && b->class)
+            shr__holding_remove(d, e); /* the bit says all */
+        return DROP_KEPT;
     }
-    if (b->class && !shr__marks(b)) /* a lane's, released by a sibling */
+    units = e->units;
+    shr__holding_remove(d, e);
+    if (b->class && !shr__marks(b))
         shr__export_mark(h, b, SHR_MARK_SHARED);
     if (units && load64_relaxed(b->mask) == h->mine)
         counted = shr__retained_add(h, b->head, units);
@@ -470,12 +402,7 @@ int shr__drop_bit(sharena_heap *h, struct block *b, uint64_t bit)
 /* The own bit is set, and the block is not at hand in a lane's magazine. */
 int shr__holds(sharena_heap *h, const struct block *b)
 {
-    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
-
-    if (!(load64_relaxed(b->mask) & h->mine))
-        return 0;
-    return !s || s->unit != b->head || b->index >= s->capacity ||
-           !load8_relaxed(&s->idle[b->index]);
+    return (load64_relaxed(b->mask) & h->mine) && out_of_hand(h, b);
 }
 
 /* Does this process hold the block?  A run that is just being taken is not held. */

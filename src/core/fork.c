@@ -200,6 +200,8 @@ static void child(void)
         if (!h)
             continue;
         shr__lanes_forget(h);
+        for (unsigned s = 0; s < SHR_SHARDS; s++)
+            store32_relaxed(&h->shards[s].sleepers, 0); /* threads of the parent */
         h->forks++;
         h->pid = shr__sys_pid();
         store64_relaxed(&h->unchecked_bytes, 0);

@@ -1,8 +1,8 @@
 /* What crosses the core's files.
  *
  * The files are a ladder, each calls only downward:
- *   sys · proc · error · room · super · process · descriptor · commit · run · retain · slab · lane ·
- *   bin · magazine · small · release · ticket · handle · name · reap · alloc · resize · trace ·
+ *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain · slab ·
+ *   lane · bin · magazine · small · release · ticket · handle · name · reap · alloc · resize · trace ·
  *   fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
@@ -13,6 +13,13 @@
 #include <string.h>
 
 #include "types.h"
+
+#if defined(__has_include)
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define SHR_SINGLE_THREADED 1
+#endif
+#endif
 
 /* ---- error.c -------------------------------------------------------------------------- */
 
@@ -58,7 +65,7 @@ int shr__sys_lock_test(int fd, uint64_t at); /* 1 held, 0 free, -1 cannot tell *
 int shr__sys_membarrier_known(void);
 int shr__sys_membarrier_register(void);
 void shr__sys_membarrier(void);
-void shr__sys_wait(shr_a32 *word, uint32_t value);
+void shr__sys_wait(shr_a32 *word, uint32_t value); /* 2 ms at most */
 void shr__sys_wake(shr_a32 *word);
 uint64_t shr__sys_now_ms(void); /* monotonic */
 uint64_t shr__sys_real_ns(void);
@@ -184,17 +191,33 @@ static inline struct shard *shr__shard(sharena_heap *h, uint64_t unit)
 }
 /* The unit lock is held for some fifty nanoseconds, so it is a word: 0 free, 1 held, 2 held
  * and somebody sleeps. */
+/* Has this process one thread only?  Then it has no use for a locked instruction. */
+static inline int shr__alone(void)
+{
+#if SHR_SINGLE_THREADED
+    return __libc_single_threaded;
+#else
+    return 0;
+#endif
+}
 void shr__shard_lock_slow(struct shard *);
 static inline void shr__shard_lock(struct shard *d)
 {
     uint32_t seen = 0;
 
+    if (shr__alone()) {
+        store32_relaxed(&d->lock, 1);
+        return;
+    }
     if (SHR_UNLIKELY(!cas32_acquire(&d->lock, &seen, 1)))
         shr__shard_lock_slow(d);
 }
+/* No read-modify-write, so it may miss a sleeper whose count it doesn't see yet: that one looks
+ * again by itself, shortly after. */
 static inline void shr__unlock(struct shard *d)
 {
-    if (SHR_UNLIKELY(swap32_release(&d->lock, 0) == 2))
+    store32_release(&d->lock, 0);
+    if (SHR_UNLIKELY(load32_relaxed(&d->sleepers)))
         shr__sys_wake(&d->lock);
 }
 static inline struct shard *shr__lock(sharena_heap *h, uint64_t unit)

@@ -25,10 +25,6 @@ static int drop_marked(sharena_heap *h, struct block *b, uint64_t dead)
     uint64_t m = load64_acquire(b->mask);
     int mine = e || (m & h->mine), how;
 
-    if (!mine && shr__holding_reserve(d) != 0) {
-        shr__unlock(d); /* no memory: the bit stays, another pass or process clears it */
-        return -1;
-    }
     shr__touch(h, b->unit, h->mine);
     while ((m & dead) && !mine && !cas64_acq_rel(b->mask, &m, m | h->mine))
         ;
@@ -44,37 +40,31 @@ static int drop_marked(sharena_heap *h, struct block *b, uint64_t dead)
     return how;
 }
 
-static int clear_block(sharena_heap *h, struct block *b, uint64_t dead)
+static void clear_block(sharena_heap *h, struct block *b, uint64_t dead)
 {
     int how;
 
     if (!(load64_acquire(b->mask) & dead))
-        return 0;
+        return;
     if (shr__marks(b) & SHR_MARK_HANDLE)
         how = drop_marked(h, b, dead);
     else
         how = shr__drop_bit(h, b, dead);
-    if (how < 0)
-        return -1;
     shr__after_drop(h, b, how);
-    return 0;
 }
 
-static int clear_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t dead)
+static void clear_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t dead)
 {
-    int failed = 0;
-
     for (uint32_t i = 0; i < shr__classes[class].capacity; i++) {
         struct block b = shr__small_at(h, unit, class, i);
         if (load64_relaxed(b.mask) & dead)
-            failed |= clear_block(h, &b, dead);
+            clear_block(h, &b, dead);
     }
-    return failed;
 }
 
 /* The run's own mask: of a slab (clearing it is abandoning it), of a run, or of an interior
  * unit that a dead taker left. */
-static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
+static void clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
 {
     struct unit_shm *p = &h->units[unit];
     struct block b = {.unit = p,
@@ -86,13 +76,15 @@ static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
     uint32_t class = load32_acquire(&p->class);
 
     if (!(m & dead))
-        return 0;
+        return;
     if (!shr__head(h, unit)) { /* absorbed, before its bit was dropped */
         (void)and64_acq_rel(&p->mask, ~dead);
-        return 0;
+        return;
     }
-    if (!(m & SHR_BIT_S))
-        return clear_block(h, &b, dead);
+    if (!(m & SHR_BIT_S)) {
+        clear_block(h, &b, dead);
+        return;
+    }
     (void)or32_seq(&p->hint, 1);
     (void)and64_seq(&p->mask, ~dead); /* abandons it: then a look, as abandon() does */
     (void)add32_release(&h->extents[unit / h->extent_units].changes, 1);
@@ -100,31 +92,25 @@ static int clear_run(sharena_heap *h, uint64_t unit, uint64_t dead)
         (void)add32_release(&h->control->abandoned[class], 1);
     if (load64_seq(&p->mask) == SHR_BIT_S && shr__slab_looks_empty(h, unit, 0))
         (void)shr__slab_collect(h, unit);
-    return 0;
 }
 
-/* Every bit of the slot; 0 when none is left. */
-static int clear_slot(sharena_heap *h, unsigned slot)
+/* Every bit of the slot. */
+static void clear_slot(sharena_heap *h, unsigned slot)
 {
     uint64_t used = shr__used(h), dead = (uint64_t)1 << slot;
-    int failed = 0;
 
     for (uint64_t u = 0; u < used; u++) {
         struct unit_shm *p = &h->units[u];
         uint32_t class;
-        int left = 0;
         if (!(load64_acquire(&p->touch) & dead))
             continue;
         class = load32_acquire(&p->class);
         if (class && class < shr__n_classes &&
             load32_acquire(&p->pages) >= shr__classes[class].pages)
-            left = clear_small(h, u, class, dead);
-        left |= clear_run(h, u, dead);
-        if (left == 0)
-            (void)and64_release(&p->touch, ~dead);
-        failed |= left;
+            clear_small(h, u, class, dead);
+        clear_run(h, u, dead);
+        (void)and64_release(&p->touch, ~dead);
     }
-    return failed;
 }
 
 static int reap_slot(sharena_heap *h, unsigned slot, uint64_t state)
@@ -136,12 +122,11 @@ static int reap_slot(sharena_heap *h, unsigned slot, uint64_t state)
     store64_seq(&me->announce, k << 8 | (slot + 1));
     if (load64_seq(&victim->state) == state && shr__slot_dead(h, slot, &again) &&
         again == state) {
-        if (clear_slot(h, slot) == 0) {
-            shr__tickets_reap(h, slot, k);
-            done = cas64_seq(&victim->state, &state, SHR_STATE(k, SLOT_CLOSING));
-            if (done)
-                (void)add64_relaxed(&h->control->reaps, 1);
-        }
+        clear_slot(h, slot);
+        shr__tickets_reap(h, slot, k);
+        done = cas64_seq(&victim->state, &state, SHR_STATE(k, SLOT_CLOSING));
+        if (done)
+            (void)add64_relaxed(&h->control->reaps, 1);
     }
     store64_release(&me->announce, 0);
     return done;
@@ -175,7 +160,7 @@ void shr__reap_self(sharena_heap *h)
     struct slot_shm *me = shr__slot(h, h->slot);
     uint64_t state = SHR_STATE(h->k, SLOT_LIVE);
 
-    (void)clear_slot(h, h->slot);
+    clear_slot(h, h->slot);
     shr__tickets_reap(h, h->slot, h->k);
     (void)cas64_seq(&me->state, &state, SHR_STATE(h->k, SLOT_CLOSING));
     shr__slot_free_closing(h);
@@ -194,10 +179,10 @@ int shr__reap_without_slot(sharena_heap *h)
     h->k = k;
     h->mine = (uint64_t)1 << SHR_REAPER_SLOT;
     h->lock_page = page;
-    (void)clear_slot(h, h->slot);
+    clear_slot(h, h->slot);
     shr__tickets_reap(h, h->slot, k - 1);
     (void)shr__reap(h, NULL, 1);
-    (void)clear_slot(h, h->slot);
+    clear_slot(h, h->slot);
     store64_release(&shr__slot(h, SHR_REAPER_SLOT)->state, SHR_STATE(k + 1, SLOT_FREE));
     h->lock_page = NULL;
     h->slot = SHR_SLOTS;

@@ -410,10 +410,12 @@ void shr__sys_membarrier(void)
     (void)syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
 }
 
-/* Private locks only (descriptor.c): the word lies in this process's own memory. */
+/* Private locks only (holding.c): the word lies in this process's own memory. */
 void shr__sys_wait(shr_a32 *word, uint32_t value)
 {
-    (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    struct timespec most = {.tv_nsec = 2000000};
+
+    (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &most, NULL, 0);
 }
 
 void shr__sys_wake(shr_a32 *word)

@@ -112,11 +112,12 @@ struct holding {
 };
 
 struct shard {
-    shr_a32 lock; /* descriptor.c */
+    shr_a32 lock;     /* 1: held; holding.c */
+    shr_a32 sleepers; /* threads that may wait for it in the kernel */
     uint32_t room, used;
-    uint32_t ticket; /* entry of the last ticket made under this lock */
     struct holding *table; /* open addressing, a power of two of entries */
-    uint8_t pad[64 - 4 * 4 - 8];
+    uint32_t ticket;       /* entry of the last ticket made under this lock */
+    uint8_t pad[64 - 5 * 4 - 8];
 };
 
 struct run_hint {
