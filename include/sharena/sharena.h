@@ -168,6 +168,9 @@ SHARENA_API void sharena_set_interrupt(int (*callback)(void *), void *argument);
 #define SHARENA_ZERO 1u /* the block reads as zeros */
 SHARENA_API int sharena_allocate(sharena_heap *, size_t size, size_t align, unsigned flags,
                                  void **out);
+/* The same with no alignment beyond 16, in the shape of malloc(): NULL on failure, then
+ * sharena_code() tells why.  The fastest way to a small block. */
+SHARENA_API void *sharena_malloc(sharena_heap *, size_t size);
 SHARENA_API int sharena_retain(sharena_heap *, const void *block);
 /* Of a block that this process does not hold: SHARENA_ENOTHELD where it is noticed.  As with
  * free(), not every second release of a small block is. */
@@ -223,6 +226,8 @@ SHARENA_API int sharena_check(sharena_heap *, void (*fault)(const char *, void *
 SHARENA_API const char *sharena_strerror(int code);
 /* The sentence for the last failure in this thread, valid until the next one. */
 SHARENA_API const char *sharena_detail(void);
+/* Its code, or that of a later failure of sharena_malloc(). */
+SHARENA_API int sharena_code(void); /* 0: none so far */
 
 #ifdef __cplusplus
 }

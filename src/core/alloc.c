@@ -1,14 +1,14 @@
 /* Blocks for the public: allocate, release, retain, find.
  *
- * The fast paths are here: allocating from, and releasing to, the current slab of the
- * thread's own lane takes no atomic read-modify-write and no lock.  Everything else goes down
- * the ladder.  When memory is short the order is: look for the dead and for abandoned slabs,
+ * What the hot functions (hot.c) leave: allocating from, and releasing to, the current slab of
+ * the thread's own lane takes no atomic read-modify-write and no lock.  Everything else goes
+ * down the ladder.  When memory is short the order is: look for the dead and for abandoned slabs,
  * then grow; at the limit: reap, trim every lane, punch what is retained, count again, and
  * only then fail.
  *
  * A kill after a mask was set leaves a block of the dead; before, nothing.
  */
-#include "internal.h"
+#include "magazine.h"
 
 #define ALIGN_MAX ((size_t)2 << 20)
 
@@ -200,14 +200,6 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     return code == SHARENA_ERESERVE ? shr__no_stretch(h, size) : code;
 }
 
-static struct lane *own_lane(const sharena_heap *h)
-{
-    struct shr_thread *t = shr__thread;
-
-    return SHR_LIKELY(t != NULL) ? atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed)
-                                 : NULL;
-}
-
 /* Everything that is not a small block from the lane's current slab. */
 static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size, size_t align,
                                                    unsigned flags, void **out)
@@ -237,57 +229,35 @@ static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size,
     return code;
 }
 
-/* From the lane's magazine or its current slab. */
-static __attribute__((noinline)) int allocate_small(sharena_heap *h, size_t size, size_t align,
-                                                    unsigned flags, void **out)
+/* In the bracket: from the lane's magazine or its current slab; NULL if they are empty. */
+static void *pop(sharena_heap *h, struct lane *l, uint32_t class)
 {
-    struct lane *l = own_lane(h);
-    struct slab *s;
+    void *p = shr__magazine_pop(&l->magazines[class]);
+    struct slab *s = l->bins[class].current;
+
+    if (!p && s && load32_relaxed(&s->n_free))
+        p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
+    return p;
+}
+
+int shr__allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+{
+    struct lane *l;
     void *p;
 
+    shr__exit_current();
+    l = shr__lane_current(h);
     if (size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
         flags > SHARENA_ZERO || !l || !shr__enter(l))
         return allocate_slow(h, size, align, flags, out);
-    s = l->bins[shr__class_of[(size + 15) >> 4]].current;
-    if (!s || !load32_relaxed(&s->n_free)) {
-        shr__exit(l);
-        return allocate_slow(h, size, align, flags, out);
-    }
-    p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
+    p = pop(h, l, shr__class_of[(size + 15) >> 4]);
     shr__exit(l);
+    if (!p)
+        return allocate_slow(h, size, align, flags, out);
     if (flags)
         memset(p, 0, size);
     *out = p;
     return 0;
-}
-
-static __attribute__((noinline)) int zeroed(void *p, size_t size)
-{
-    memset(p, 0, size);
-    return 0;
-}
-
-/* Only what lies at hand; everything else is somebody else's, reached by a jump. */
-int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
-{
-    struct lane *l = own_lane(h);
-
-    if (SHR_LIKELY(size - 1 < SHR_SMALL_MAX && (align | flags) <= 1 && l)) {
-        if (SHR_LIKELY(shr__try_enter(l))) {
-            struct magazine *m = &l->magazines[shr__class_of[(size + 15) >> 4]];
-            struct at_hand *top = m->top - 1;
-            void *p = top->block;
-            if (SHR_LIKELY(p != NULL)) {
-                m->top = top;
-                store8_relaxed(top->idle, 0);
-                shr__exit(l);
-                *out = p;
-                return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
-            }
-        }
-        shr__exit(l);
-    }
-    return allocate_small(h, size, align, flags, out);
 }
 
 /* ---- release --------------------------------------------------------------------------------- */
@@ -300,101 +270,64 @@ int shr__not_held(const sharena_heap *h, const void *p)
                      shr__label(h, name));
 }
 
-static __attribute__((noinline)) int release_slow(sharena_heap *h, const void *block)
+static int release_slow(sharena_heap *h, const void *block)
 {
     return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? shr__not_held(h, block)
                                                                          : 0;
 }
 
-static __attribute__((noinline)) void keep_house(sharena_heap *h, struct lane *l, struct slab *s)
+/* In the bracket: a block of one of the lane's own slabs, back to the magazine or to the slab's
+ * stack.  0, SHARENA_ENOTHELD, or SHARENA_EBUSY: plain stores won't do. */
+static int push(const sharena_heap *h, struct lane *l, struct slab *s, const void *block)
 {
-    struct slab *retired = shr__slab_housekeeping(l, s);
+    uint64_t within = (uint64_t)((const uint8_t *)block - s->start);
+    uint32_t i = (uint32_t)(within / s->size), n = load32_relaxed(&s->n_free);
 
-    shr__exit(l);
-    shr__slab_retire(h, retired);
-}
-
-/* To its slab's stack, if a lane of this thread owns it and plain stores will do. */
-static __attribute__((noinline)) int release_small(sharena_heap *h, const void *block)
-{
-    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data), within;
-    struct lane *l = own_lane(h);
-    struct slab *s;
-    uint32_t i, n;
-
-    if (offset >= h->data_bytes)
-        return shr__not_held(h, block);
-    if (!l || !shr__enter(l))
-        return release_slow(h, block);
-    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-    if (!s || atomic_load_explicit(&s->lane, memory_order_relaxed) != l) {
-        shr__exit(l);
-        return release_slow(h, block);
-    }
-    within = (uint64_t)((const uint8_t *)block - s->start);
-    i = (uint32_t)(within * s->reciprocal >> 40);
-    n = load32_relaxed(&s->n_free);
-    if (i >= s->capacity || (uint64_t)i * s->size != within || load8_relaxed(&s->idle[i])) {
-        shr__exit(l);
-        return shr__not_held(h, block);
-    }
+    if (atomic_load_explicit(&s->plain, memory_order_relaxed) == l &&
+        shr__magazine_push(s, block))
+        return 0;
+    if (i >= s->capacity || (uint64_t)i * s->size != within || shr__is_at_hand(s, i))
+        return SHARENA_ENOTHELD;
     if (load64_relaxed(&s->descs[i].mask) != h->mine || load64_relaxed(&s->descs[i].gen) >> 62 ||
-        n >= s->capacity) {
-        shr__exit(l);
-        return release_slow(h, block);
-    }
+        n >= s->capacity)
+        return SHARENA_EBUSY;
     store64_relaxed(&s->descs[i].mask, 0);
     s->free[n] = (uint16_t)i;
     store32_relaxed(&s->n_free, n + 1);
-    store8_relaxed(&s->idle[i], 1);
-    if (load32_relaxed(&s->list) == LIST_CURRENT)
-        shr__exit(l);
-    else
-        keep_house(h, l, s);
+    store8_relaxed(&s->out[i], 0);
     return 0;
 }
 
-/* Into the magazine, if there is room, and it is a block that is not idle. */
-static inline int at_hand(struct slab *s, const void *block)
-{
-    uint64_t within = (uint64_t)((const uint8_t *)block - s->start), i;
-    struct magazine *m = s->magazine;
-    struct at_hand *top = m->top;
-
-    if (SHR_UNLIKELY(within >= s->extent || within * s->divides >= s->divides || top == m->end))
-        return 0;
-    i = within * s->reciprocal >> 40;
-    if (SHR_UNLIKELY(load8_relaxed(&s->idle[i])))
-        return 0;
-    top->block = (void *)(uintptr_t)block;
-    top->idle = &s->idle[i];
-    m->top = top + 1;
-    store8_relaxed(&s->idle[i], 1);
-    return 1;
-}
-
-/* Only what goes to hand: a block of the own lane, in a slab where nothing carries a mark. */
-int sharena_release(sharena_heap *h, const void *block)
+int shr__free(sharena_heap *h, const void *block)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
-    struct lane *l = own_lane(h);
+    struct slab *s, *retired = NULL;
+    struct lane *l;
+    int code;
 
-    if (SHR_LIKELY(offset < h->data_bytes && l)) {
-        if (SHR_LIKELY(shr__try_enter(l))) {
-            struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
-            if (SHR_UNLIKELY(!s)) {
-                shr__exit(l);
-                return release_slow(h, block);
-            }
-            if (SHR_LIKELY(atomic_load_explicit(&s->lane, memory_order_relaxed) == l &&
-                           !load32_relaxed(&s->left) && at_hand(s, block))) {
-                shr__exit(l);
-                return 0;
-            }
-        }
-        shr__exit(l);
+    shr__exit_current();
+    if (offset >= h->data_bytes)
+        return shr__not_held(h, block);
+    if (!shr__slab_at(h, offset >> SHR_UNIT_SHIFT)) { /* no slab of this process */
+        if (SHR_UNLIKELY(!shr__thread))
+            (void)shr__lane(h); /* so that such threads don't all write to one `busy` */
+        return release_slow(h, block);
     }
-    return release_small(h, block);
+    l = shr__lane_current(h);
+    if (!l || !shr__enter(l))
+        return release_slow(h, block);
+    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+    code = s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l ? push(h, l, s, block)
+                                                                          : SHARENA_EBUSY;
+    if (code == 0 && load32_relaxed(&s->list) != LIST_CURRENT)
+        retired = shr__slab_housekeeping(l, s);
+    shr__exit(l);
+    if (code == SHARENA_EBUSY)
+        return release_slow(h, block);
+    if (code)
+        return shr__not_held(h, block);
+    shr__slab_retire(h, retired);
+    return 0;
 }
 
 int sharena_retain(sharena_heap *h, const void *block)

@@ -97,6 +97,7 @@ void shr__bin_part(struct lane *l, struct slab *s)
     l->bins[s->class].slabs--;
     shr__bin_map(l->heap, s, NULL);
     atomic_store_explicit(&s->lane, NULL, memory_order_release);
+    shr__slab_plain(s);
 }
 
 uint32_t shr__bin_private(const struct slab *s)
@@ -154,7 +155,7 @@ void shr__rescan(sharena_heap *h, struct slab *s)
         struct desc_shm *d = &s->descs[i];
         uint64_t m = load64_acquire(&d->mask), gen = load64_relaxed(&d->gen);
         if (m == 0) {
-            store8_relaxed(&s->idle[i], 1);
+            store8_relaxed(&s->out[i], 0);
             if (gen & SHR_MARKS) /* ours alone, until its next life begins */
                 store64_relaxed(&d->gen, gen & ~SHR_MARKS);
             s->free[n++] = (uint16_t)i;
@@ -164,6 +165,19 @@ void shr__rescan(sharena_heap *h, struct slab *s)
     }
     store32_relaxed(&s->n_free, n);
     (void)add32_relaxed(&s->left, left);
+    shr__slab_plain(s);
+}
+
+/* Sets first and looks then, and who raises `left` (shr__leave()) looks at `plain` after that;
+ * all seq_cst: one of them clears it whenever `left` is not 0.  In the lane's bracket, or while
+ * it is stopped. */
+void shr__slab_plain(struct slab *s)
+{
+    struct lane *l = atomic_load_explicit(&s->lane, memory_order_relaxed);
+
+    atomic_store_explicit(&s->plain, l, memory_order_seq_cst);
+    if (load32_seq(&s->left))
+        atomic_store_explicit(&s->plain, NULL, memory_order_relaxed);
 }
 
 void shr__slab_struct_free(sharena_heap *h, struct slab *s)
@@ -179,21 +193,19 @@ void shr__slab_struct_free(sharena_heap *h, struct slab *s)
 static struct slab *slab_struct_new(sharena_heap *h, uint32_t class)
 {
     const struct shr_class *c = &shr__classes[class];
-    struct slab *s = aligned_alloc(64, (sizeof *s + 63) / 64 * 64);
-    uint16_t *stack = s ? calloc(c->capacity, sizeof *stack + 1) : NULL;
+    size_t bytes = (sizeof(struct slab) + c->capacity + 1 + 63) / 64 * 64;
+    struct slab *s = aligned_alloc(64, bytes);
+    uint16_t *stack = s ? calloc(c->capacity, sizeof *stack) : NULL;
 
     if (!stack) {
         free(s);
         return NULL;
     }
-    memset(s, 0, sizeof *s);
+    memset(s, 0, bytes);
     s->free = stack;
-    s->idle = (shr_a8 *)(void *)(stack + c->capacity);
     s->class = class;
     s->size = c->size;
     s->capacity = c->capacity;
-    s->extent = c->size * c->capacity;
-    s->reciprocal = c->reciprocal;
     s->divides = UINT64_MAX / c->size + 1;
     pthread_mutex_lock(&h->leaf);
     s->all = h->slab_all;
@@ -216,7 +228,7 @@ struct slab *shr__slab_struct(sharena_heap *h, uint32_t class)
     if (!s)
         return NULL;
     for (uint32_t i = 0; i < s->capacity; i++)
-        store8_relaxed(&s->idle[i], 0);
+        store8_relaxed(&s->out[i], 1);
     store32_relaxed(&s->n_free, 0);
     store32_relaxed(&s->left, 0);
     store32_relaxed(&s->list, LIST_NONE);

@@ -244,8 +244,11 @@ void shr__leave(sharena_heap *h, const struct block *b)
 {
     struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
 
-    if (s) /* after the mark, so that a rescan that swallows this raise sees the mark */
-        (void)add32_release(&s->left, 1);
+    if (s) { /* after the mark, so that a rescan that swallows this raise sees the mark */
+        (void)add32_seq(&s->left, 1);
+        if (atomic_load_explicit(&s->plain, memory_order_seq_cst))
+            atomic_store_explicit(&s->plain, NULL, memory_order_relaxed);
+    }
 }
 
 /* ---- acquire and drop, under the shard's lock ------------------------------------------- */
@@ -256,7 +259,7 @@ static int out_of_hand(sharena_heap *h, const struct block *b)
     struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
 
     return !s || s->unit != b->head || b->index >= s->capacity ||
-           !load8_relaxed(&s->idle[b->index]);
+           load8_relaxed(&s->out[b->index]);
 }
 
 /* One more reference to a block that this process holds without an entry. */

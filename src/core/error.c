@@ -1,9 +1,9 @@
 /* Error texts, and the thread's struct that carries the last one.
  *
  * A failing call leaves a sentence in its thread's struct: what happened, to which heap,
- * what to do.  The struct hangs on the library's only thread-local pointer and also holds
- * the thread's lanes; it goes when the thread ends, and slab.c is told so that the lanes go
- * whole to the next thread.  A thread that can't get a struct still gets the code's text.
+ * what to do.  The struct hangs on a thread-local pointer and also holds the thread's lanes;
+ * it goes when the thread ends, and magazine.c is told so that the lanes go whole to the next
+ * thread.  A thread that can't get a struct still gets the code.  shr__current is lane.c's.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,13 +11,24 @@
 
 #include "internal.h"
 
+static struct lane nowhere; /* of threads that used none yet: never opens */
 _Thread_local struct shr_thread *shr__thread __attribute__((tls_model("initial-exec")));
+_Thread_local shr_lane shr__current __attribute__((tls_model("initial-exec"))) = &nowhere;
+_Thread_local int shr__code __attribute__((tls_model("initial-exec")));
 void (*shr__thread_leaves)(struct shr_thread *);
 
 static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shr_thread *threads;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
+
+static void free_lanes(struct shr_thread *t)
+{
+    for (struct lane *l = t->spare, *next; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+}
 
 static void thread_ends(void *p)
 {
@@ -34,12 +45,16 @@ static void thread_ends(void *p)
         t->next->prev = t->prev;
     pthread_mutex_unlock(&threads_lock);
     shr__thread = NULL;
+    atomic_store_explicit(&shr__current, &nowhere, memory_order_relaxed);
+    free_lanes(t);
     free(t);
 }
 
+static int have_key;
+
 static void make_key(void)
 {
-    (void)pthread_key_create(&key, thread_ends);
+    have_key = pthread_key_create(&key, thread_ends) == 0;
 }
 
 struct shr_thread *shr__thread_get(void)
@@ -52,7 +67,7 @@ struct shr_thread *shr__thread_get(void)
     if (!t)
         return NULL;
     pthread_once(&key_once, make_key);
-    if (pthread_setspecific(key, t) != 0) {
+    if (!have_key || pthread_setspecific(key, t) != 0) {
         free(t);
         return NULL;
     }
@@ -66,11 +81,37 @@ struct shr_thread *shr__thread_get(void)
     return t;
 }
 
+/* The thread's lane in a heap that is left becomes a spare one, and never opens again before it
+ * is used again. */
+static void forget(struct shr_thread *t, uint32_t heap_index)
+{
+    struct lane *l = atomic_load_explicit(&t->lanes[heap_index], memory_order_relaxed);
+
+    if (!l)
+        return;
+    atomic_store_explicit(&l->open, NULL, memory_order_relaxed);
+    atomic_store_explicit(&t->lanes[heap_index], NULL, memory_order_relaxed);
+    l->next = t->spare;
+    t->spare = l;
+}
+
+struct lane *shr__thread_spare(struct shr_thread *t)
+{
+    struct lane *l;
+
+    pthread_mutex_lock(&threads_lock);
+    l = t->spare;
+    if (l)
+        t->spare = l->next;
+    pthread_mutex_unlock(&threads_lock);
+    return l;
+}
+
 void shr__thread_forget(uint32_t heap_index)
 {
     pthread_mutex_lock(&threads_lock);
     for (struct shr_thread *t = threads; t; t = t->next)
-        atomic_store_explicit(&t->lanes[heap_index], NULL, memory_order_relaxed);
+        forget(t, heap_index);
     pthread_mutex_unlock(&threads_lock);
 }
 
@@ -92,15 +133,16 @@ void shr__thread_after_fork(void)
 
     for (; t; t = next) {
         next = t->next;
-        if (t != shr__thread)
+        for (unsigned i = 0; i < SHR_HEAPS; i++)
+            forget(t, i);
+        if (t != shr__thread) {
+            free_lanes(t);
             free(t);
+        }
     }
     threads = shr__thread;
-    if (threads) {
+    if (threads)
         threads->next = threads->prev = NULL;
-        for (unsigned i = 0; i < SHR_HEAPS; i++)
-            atomic_store_explicit(&threads->lanes[i], NULL, memory_order_relaxed);
-    }
     pthread_mutex_unlock(&threads_lock);
 }
 
@@ -125,12 +167,18 @@ int shr__fail(int code, const char *format, ...)
     struct shr_thread *t = shr__thread_get();
     va_list list;
 
+    shr__code = code;
     if (!t)
         return code;
     va_start(list, format);
     (void)vsnprintf(t->detail, sizeof t->detail, format, list);
     va_end(list);
     return code;
+}
+
+int sharena_code(void)
+{
+    return shr__code;
 }
 
 const char *sharena_detail(void)

@@ -317,8 +317,8 @@ int sharena_detach(sharena_heap *h)
         return 0;
     }
     atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
-    shr__thread_forget(h->index);
     shr__lanes_forget(h);
+    shr__thread_forget(h->index);
     /* with guests about, the slot is theirs too: it stays for a reaper */
     if (!h->guest && h->guests == 0)
         shr__reap_self(h);

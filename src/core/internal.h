@@ -1,9 +1,9 @@
 /* What crosses the core's files.
  *
  * The files are a ladder, each calls only downward:
- *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain · slab ·
- *   lane · bin · magazine · small · release · ticket · handle · name · reap · alloc · resize · trace ·
- *   fork · check · stats · join · heap
+ *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain ·
+ *   slab · lane · bin · magazine · small · release · ticket · handle · name · reap · alloc · hot ·
+ *   resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -26,12 +26,13 @@
 int shr__fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *shr__label(const sharena_heap *, char buffer[96]);
 struct shr_thread *shr__thread_get(void); /* NULL: no memory */
-/* Calls back for every thread struct of the process (heap.c: detach). */
+/* A heap is left: every thread's lane there becomes a spare one. */
 void shr__thread_forget(uint32_t heap_index);
+struct lane *shr__thread_spare(struct shr_thread *); /* its own, NULL: none */
 void shr__thread_after_fork(void);
 void shr__thread_lock(void);
 void shr__thread_unlock(void);
-extern void (*shr__thread_leaves)(struct shr_thread *); /* set by slab.c */
+extern void (*shr__thread_leaves)(struct shr_thread *); /* set by magazine.c */
 
 /* ---- sys.c: the system calls ------------------------------------------------------------ */
 
@@ -339,19 +340,20 @@ unsigned shr__slabs_collect(sharena_heap *h); /* all that are empty; returns how
 
 struct lane *shr__lane(sharena_heap *h); /* this thread's, made on first use; NULL: no memory */
 void shr__lane_wait(struct lane *); /* until the stopper is through */
-/* For the hot functions: no call, so no registers to save; whoever is not let in goes the
- * longer way. */
-static inline int shr__try_enter(struct lane *l)
+struct lane *shr__lane_current(const sharena_heap *h); /* this thread's, if it has one */
+/* For the hot functions: no call, so no registers to save.  0: not this heap's, or not open;
+ * shr__exit_current() all the same, and go the longer way. */
+static inline int shr__enter_current(struct lane *l, const sharena_heap *h)
 {
     store32_relaxed(&l->busy, 1);
     shr_compiler_barrier(); /* the stopper's membarrier does the rest */
-    return load32_acquire(&l->stop) == 0;
+    return shr_same_acquire(&l->open, h);
 }
-int shr__enter_slow(struct lane *);
-static inline int shr__enter(struct lane *l)
+static inline void shr__exit_current(void)
 {
-    return SHR_LIKELY(shr__try_enter(l)) || shr__enter_slow(l);
+    store32_release(&atomic_load_explicit(&shr__current, memory_order_relaxed)->busy, 0);
 }
+int shr__enter(struct lane *); /* 0: it is stopped */
 static inline void shr__exit(struct lane *l)
 {
     store32_release(&l->busy, 0);
@@ -364,7 +366,7 @@ static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
     struct desc_shm *d = &s->descs[i];
 
     store32_relaxed(&s->n_free, n);
-    store8_relaxed(&s->idle[i], 0);
+    store8_relaxed(&s->out[i], 1);
     store64_relaxed(&d->gen, load64_relaxed(&d->gen) + 1);
     store64_release(&d->mask, h->mine);
     return i;
@@ -385,6 +387,7 @@ void shr__bin_part(struct lane *, struct slab *);
 /* Puts a slab that is in no list where it belongs; returns it if it is to be retired. */
 struct slab *shr__bin_place(struct lane *, struct slab *);
 void shr__rescan(sharena_heap *h, struct slab *);
+void shr__slab_plain(struct slab *); /* after s->lane or s->left may have changed */
 /* Outside of it: private structs. */
 struct slab *shr__slab_struct(sharena_heap *h, uint32_t class); /* NULL: no memory */
 void shr__slab_struct_at(sharena_heap *h, struct slab *, uint64_t unit);
@@ -392,8 +395,8 @@ void shr__slab_struct_free(sharena_heap *h, struct slab *);
 
 /* ---- magazine.c ---------------------------------------------------------------------------------- */
 
-uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *, uint32_t class);
-struct at_hand *shr__magazine_new(const struct lane *, uint32_t class, uint32_t room);
+void shr__magazine_open(struct lane *, uint32_t class); /* in the bracket, before its first use */
+int shr__is_at_hand(const struct slab *, uint32_t index); /* or on the slab's stack */
 
 /* ---- small.c -------------------------------------------------------------------------------- */
 
@@ -445,6 +448,9 @@ int shr__reap_without_slot(sharena_heap *h);
 
 /* ---- alloc.c -------------------------------------------------------------------------------------- */
 
+/* Whatever the hot functions have not done. */
+int shr__allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out);
+int shr__free(sharena_heap *h, const void *block);
 int shr__is_shortage(int code);
 int shr__no_stretch(sharena_heap *h, uint64_t bytes);
 int shr__not_held(const sharena_heap *h, const void *p);

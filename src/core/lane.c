@@ -2,9 +2,13 @@
  *
  * One lane a thread and heap.  Whatever a lane does to masks, gens and its lists happens in
  * its bracket, between busy = 1 and busy = 0.  A forker, a trimmer, or a sibling that made the
- * last private block of a slab leave, holds the registry's lock, sets `stop`, calls membarrier
- * and waits for busy = 0.  Nobody waits, commits or searches inside a bracket.  Where the
- * kernel has no membarrier, lanes fence instead.
+ * last private block of a slab leave, holds the registry's lock, sets `stop` and takes `open`
+ * away, calls membarrier and waits for busy = 0.  Nobody waits, commits or searches inside a
+ * bracket.  Where the kernel has no membarrier, `open` is never given and lanes fence instead.
+ *
+ * A thread's shr__current is the lane that it used last.  The hot functions set its `busy`
+ * before they know whether it is the right heap's, so a lane is its thread's as long as the
+ * thread lives: when the heap is left, it becomes a spare one (error.c).
  *
  * A lane outlives its thread and goes whole to the next one, so threads that come and go
  * leave no more lanes than were alive at once.  A kill loses the lanes; the masks say all
@@ -14,11 +18,7 @@
 
 #include "internal.h"
 
-#define LANE_STOPPED 1u
-#define LANE_FENCES 2u
-
 static int no_membarrier;
-static struct at_hand no_blocks[1]; /* the magazine of a class that was not used yet */
 
 static void lanes_init(void)
 {
@@ -30,6 +30,23 @@ void shr__lanes_init(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
     pthread_once(&once, lanes_init);
+}
+
+/* Into the hot functions, with no look at `stop`.  Under the registry's lock. */
+static void let_in(struct lane *l)
+{
+    if (!no_membarrier)
+        atomic_store_explicit(&l->open, l->heap, memory_order_release);
+}
+
+static struct lane *lane_new(struct shr_thread *t)
+{
+    struct lane *l = shr__thread_spare(t);
+
+    if (!l)
+        return calloc(1, sizeof *l);
+    memset(l, 0, offsetof(struct lane, at_hand) + l->at_hand_used * sizeof *l->at_hand);
+    return l;
 }
 
 struct lane *shr__lane(sharena_heap *h)
@@ -45,28 +62,46 @@ struct lane *shr__lane(sharena_heap *h)
     pthread_mutex_lock(&h->lanes_lock);
     for (l = h->lanes; l && l->owner; l = l->next)
         ;
-    if (!l && (l = calloc(1, sizeof *l)) != NULL) {
+    if (!l && (l = lane_new(t)) != NULL) {
         l->heap = h;
         for (unsigned c = 0; c < SHR_CLASSES_MAX; c++)
-            l->magazines[c].top = l->magazines[c].end = no_blocks + 1;
-        store32_relaxed(&l->stop, no_membarrier ? LANE_FENCES : 0);
+            l->magazines[c].top = l->magazines[c].last = l->at_hand;
+        for (unsigned i = 0; i <= SHR_DIRECT_MAX / 16; i++)
+            l->direct[i] = &l->magazines[shr__class_of[i + (i == 0)]];
+        l->at_hand_used = 1;
         l->next = h->lanes;
         h->lanes = l;
     }
     if (l) {
         l->owner = t;
         atomic_store_explicit(&t->lanes[h->index], l, memory_order_relaxed);
+        let_in(l);
+        atomic_store_explicit(&shr__current, l, memory_order_relaxed);
     }
     pthread_mutex_unlock(&h->lanes_lock);
     return l;
 }
 
-int shr__enter_slow(struct lane *l)
+struct lane *shr__lane_current(const sharena_heap *h)
 {
-    shr_full_fence();
-    if (!(load32_acquire(&l->stop) & LANE_STOPPED))
+    struct shr_thread *t = shr__thread;
+    struct lane *l = t ? atomic_load_explicit(&t->lanes[h->index], memory_order_relaxed) : NULL;
+
+    if (l)
+        atomic_store_explicit(&shr__current, l, memory_order_relaxed);
+    return l;
+}
+
+int shr__enter(struct lane *l)
+{
+    store32_relaxed(&l->busy, 1);
+    if (no_membarrier)
+        shr_full_fence();
+    else
+        shr_compiler_barrier();
+    if (!load32_acquire(&l->stop))
         return 1;
-    store32_release(&l->busy, 0);
+    shr__exit(l);
     return 0;
 }
 
@@ -77,7 +112,7 @@ void shr__lane_wait(struct lane *l)
     pthread_mutex_unlock(&l->heap->lanes_lock);
 }
 
-static void await_idle(struct lane *l)
+static void await_idle(const struct lane *l)
 {
     for (unsigned spins = 0; load32_acquire(&l->busy); spins++) {
         if (spins < 64)
@@ -110,7 +145,8 @@ void shr__lanes_stop(sharena_heap *h)
     int others = 0; /* lanes that another thread may be in; an idle one needs the lock first */
 
     for (struct lane *l = h->lanes; l; l = l->next) {
-        (void)or32_seq(&l->stop, LANE_STOPPED);
+        store32_seq(&l->stop, 1);
+        atomic_store_explicit(&l->open, NULL, memory_order_relaxed);
         others |= l->owner && l->owner != shr__thread;
     }
     if (others)
@@ -121,6 +157,8 @@ void shr__lanes_stop(sharena_heap *h)
 
 void shr__lanes_go(sharena_heap *h)
 {
-    for (struct lane *l = h->lanes; l; l = l->next)
-        (void)and32_release(&l->stop, ~LANE_STOPPED);
+    for (struct lane *l = h->lanes; l; l = l->next) {
+        store32_release(&l->stop, 0);
+        let_in(l);
+    }
 }

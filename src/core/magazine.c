@@ -10,32 +10,51 @@
  */
 #include <stdlib.h>
 
-#include "internal.h"
+#include "magazine.h"
 
-#define MAGAZINE_MAX 512u    /* blocks at hand of a class, a cap that holds a usual batch ... */
-#define MAGAZINE_BYTES ((uint64_t)2 << 20) /* ... up to 4 KiB; bigger ones by bytes */
-#define MAGAZINES_MAX 16384u  /* of a lane together; then the classes to come get few */
-#define MAGAZINE_MIN 16u
+#define MAGAZINE_MAX 512u /* blocks at hand of a class, a cap that holds a usual batch ... */
+#define MAGAZINE_BYTES ((uint64_t)16 << 20) /* ... up to 32 KiB ... */
+#define LANE_BYTES ((uint64_t)64 << 20)     /* ... until the lane may have this at hand; then */
+#define MAGAZINE_BYTES_MIN ((uint64_t)2 << 20) /* the classes to come get less */
 
-/* Each block at hand may pin a slab while this process sleeps: that bounds them. */
-uint32_t shr__magazine_room(const sharena_heap *h, const struct lane *l, uint32_t class)
+static uint64_t least(uint64_t a, uint64_t b)
 {
-    uint64_t room = MAGAZINE_BYTES / shr__classes[class].size, most = h->limit_units / 16;
-
-    most = most < MAGAZINES_MAX ? most : MAGAZINES_MAX;
-    room = room < MAGAZINE_MAX ? room : MAGAZINE_MAX;
-    room = room < most / 8 ? room : most / 8;
-    if (l->at_hand_max + room > most || room < MAGAZINE_MIN)
-        room = MAGAZINE_MIN;
-    return (uint32_t)room;
+    return a < b ? a : b;
 }
 
-/* NULL: no memory, or there is one. */
-struct at_hand *shr__magazine_new(const struct lane *l, uint32_t class, uint32_t room)
+/* Each block at hand may pin a slab while this process sleeps: a class may pin a 64th of the
+ * heap so, a lane a quarter, and then 16 blocks of each class to come. */
+static uint64_t room_for(const struct lane *l, uint32_t class)
 {
-    if (l->bins[class].blocks)
-        return NULL;
-    return calloc(room + 1, sizeof(struct at_hand));
+    const struct shr_class *c = &shr__classes[class];
+    uint64_t limit = l->heap->limit_units;
+    uint64_t room = least(least(MAGAZINE_MAX, MAGAZINE_BYTES / c->size), limit / 64 / c->units);
+
+    if (l->at_hand_bytes + room * c->size > least(LANE_BYTES, (limit << SHR_UNIT_SHIFT) / 64))
+        room = least(room, MAGAZINE_BYTES_MIN / c->size);
+    if (l->at_hand_used + room > AT_HAND_MAX || l->at_hand_pins + room * c->units > limit / 4)
+        room = least(room, AT_HAND_MIN);
+    return room ? room : 1;
+}
+
+void shr__magazine_open(struct lane *l, uint32_t class)
+{
+    struct magazine *m = &l->magazines[class];
+    uint64_t room;
+
+    if (m->last != l->at_hand)
+        return;
+    room = room_for(l, class);
+    m->top = &l->at_hand[l->at_hand_used]; /* this entry stays NULL */
+    m->last = m->top + room;
+    l->at_hand_used += (uint32_t)room + 1;
+    l->at_hand_pins += (uint32_t)room * shr__classes[class].units;
+    l->at_hand_bytes += room * shr__classes[class].size;
+}
+
+int shr__is_at_hand(const struct slab *s, uint32_t index)
+{
+    return !load8_relaxed(&s->out[index]);
 }
 
 /* Really frees a block at hand; returns its slab if that is to be retired now. */
@@ -48,7 +67,8 @@ static struct slab *unload(sharena_heap *h, struct lane *l, void *block)
 
     if (shr__decode(h, offset, &b) != 0)
         return NULL;
-    if (!s || atomic_load_explicit(&s->lane, memory_order_relaxed) != l ||
+    if (!s || s->unit != b.head || s->class != b.class ||
+        atomic_load_explicit(&s->lane, memory_order_relaxed) != l ||
         load64_relaxed(b.mask) != h->mine || load64_relaxed(b.gen) >> 62 ||
         load32_relaxed(&s->n_free) >= s->capacity) {
         /* a stale acquirer is passing through, or the slab was abandoned on a miscount:
@@ -56,12 +76,14 @@ static struct slab *unload(sharena_heap *h, struct lane *l, void *block)
         shr__export_mark(h, &b, SHR_MARK_SHARED);
         (void)and64_release(b.mask, ~h->mine);
         (void)or32_release(&b.unit->hint, 1);
+        (void)add32_release(&h->control->abandoned[b.class], 1);
         return NULL;
     }
     store64_relaxed(b.mask, 0);
     n = load32_relaxed(&s->n_free);
     s->free[n] = (uint16_t)b.index;
     store32_relaxed(&s->n_free, n + 1);
+    store8_relaxed(&s->out[b.index], 0);
     return load32_relaxed(&s->list) == LIST_CURRENT ? NULL : shr__slab_housekeeping(l, s);
 }
 
@@ -70,8 +92,9 @@ static struct slab *flush(sharena_heap *h, struct lane *l, struct slab *retired)
 {
     for (uint32_t c = 1; c < shr__n_classes; c++) {
         struct magazine *m = &l->magazines[c];
-        while (m->top[-1].block) {
-            struct slab *s = unload(h, l, (--m->top)->block);
+        void *block;
+        while ((block = shr__magazine_pop(m)) != NULL) {
+            struct slab *s = unload(h, l, block);
             if (s) {
                 s->next = retired;
                 retired = s;
@@ -102,18 +125,20 @@ void shr__lanes_flush(sharena_heap *h)
     shr__slab_retire(h, retired);
 }
 
-static void lane_leaves(struct lane *l)
+static void lane_leaves(struct shr_thread *t, struct lane *l)
 {
+    sharena_heap *h = l->heap;
     struct slab *retired;
 
     while (!shr__enter(l))
         shr__lane_wait(l);
-    retired = flush(l->heap, l, NULL);
+    retired = flush(h, l, NULL);
     shr__exit(l);
-    shr__slab_retire(l->heap, retired);
-    pthread_mutex_lock(&l->heap->lanes_lock);
-    l->owner = NULL;
-    pthread_mutex_unlock(&l->heap->lanes_lock);
+    shr__slab_retire(h, retired);
+    pthread_mutex_lock(&h->lanes_lock);
+    l->owner = NULL; /* from here on it may be another thread's, or freed */
+    atomic_store_explicit(&t->lanes[h->index], NULL, memory_order_relaxed);
+    pthread_mutex_unlock(&h->lanes_lock);
 }
 
 /* A thread ends: its lanes wait for the next one. */
@@ -123,7 +148,7 @@ static void thread_leaves(struct shr_thread *t)
     for (unsigned i = 0; i < SHR_HEAPS; i++) {
         struct lane *l = atomic_load_explicit(&t->lanes[i], memory_order_relaxed);
         if (l)
-            lane_leaves(l);
+            lane_leaves(t, l);
     }
     pthread_mutex_unlock(&shr__heaps_lock);
 }
@@ -188,9 +213,8 @@ void shr__lanes_forget(sharena_heap *h)
     memset(h->slab_pool, 0, sizeof h->slab_pool);
     for (struct lane *l = h->lanes, *next; l; l = next) {
         next = l->next;
-        for (unsigned c = 0; c < SHR_CLASSES_MAX; c++)
-            free(l->bins[c].blocks);
-        free(l);
+        if (!l->owner) /* else its thread's */
+            free(l);
     }
     h->lanes = NULL;
     store64_relaxed(&h->empty_units, 0);

@@ -41,7 +41,7 @@ static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab
     for (uint32_t i = 0; i < c->capacity; i++)
         s->free[i] = (uint16_t)(c->capacity - 1 - i);
     for (uint32_t i = 0; i < c->capacity; i++)
-        store8_relaxed(&s->idle[i], 1);
+        store8_relaxed(&s->out[i], 0);
     store32_relaxed(&s->n_free, c->capacity);
     *out = s;
     return 0;
@@ -109,17 +109,10 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
 {
     struct bin *b = &l->bins[s->class];
     struct slab *old;
-    uint32_t room = shr__magazine_room(h, l, s->class);
-    struct at_hand *blocks = shr__magazine_new(l, s->class, room);
 
     while (!shr__enter(l))
         shr__lane_wait(l);
-    if (blocks) {
-        b->blocks = blocks;
-        l->magazines[s->class].top = blocks + 1;
-        l->magazines[s->class].end = blocks + 1 + room;
-        l->at_hand_max += room;
-    }
+    shr__magazine_open(l, s->class);
     s->magazine = &l->magazines[s->class];
     old = b->current; /* a trimmer may have changed it */
     if (old) {
@@ -129,6 +122,7 @@ static void attach_slab(sharena_heap *h, struct lane *l, struct slab *s)
     b->slabs++;
     shr__bin_link(l, s, LIST_CURRENT);
     atomic_store_explicit(&s->lane, l, memory_order_release);
+    shr__slab_plain(s);
     shr__bin_map(h, s, s);
     shr__exit(l);
 }

@@ -23,59 +23,70 @@
 #define SHR_SHARDS 64u  /* private unit locks; a unit belongs to shard (unit % 64) */
 #define SHR_SMALL_MAX 57344u /* larger blocks are runs of 64 KiB units */
 #define SHR_CLASSES_MAX 64u
+#define SHR_DIRECT_MAX 1024u /* up to here the hot functions find a magazine by one look */
 #define SHR_HUGE_UNITS ((uint64_t)32) /* units of a huge page */
 #define SHR_LARGE_UNITS                                                                          \
     ((uint64_t)64) /* runs from here on get huge pages; NumPy's get them, too */
 #define SHR_STEP ((uint64_t)8 << 20) /* bytes committed or punched between two looks around */
 
-/* ---- thread: the one pointer of thread-local storage ------------------------------- */
+/* ---- thread ------------------------------------------------------------------------- */
 
 struct lane;
+typedef struct lane *_Atomic shr_lane;
+
 struct shr_thread {
-    struct lane *_Atomic lanes[SHR_HEAPS];
+    shr_lane lanes[SHR_HEAPS];
+    struct lane *spare; /* of heaps that were left.  Never another thread's: its shr__current
+                           may be one of them */
     struct shr_thread *next, *prev;
-    char detail[640];
+    char detail[640]; /* the sentence of the last failure */
 };
 extern _Thread_local struct shr_thread *shr__thread __attribute__((tls_model("initial-exec")));
+extern _Thread_local int shr__code __attribute__((tls_model("initial-exec"))); /* last failure */
+/* The lane it used last, or one that never opens: never NULL. */
+extern _Thread_local shr_lane shr__current __attribute__((tls_model("initial-exec")));
 
 /* ---- slabs and lanes (private) ------------------------------------------------------ */
 
 struct slab { /* never unmapped while the heap is attached: a stale pointer may be read */
     /* what a release reads: one cache line */
-    struct lane *_Atomic lane;
+    shr_lane plain; /* its lane, if that may use plain stores: `left` is 0 */
     uint8_t *start;
-    uint64_t reciprocal;      /* ceil(2^40 / size): index = offset * reciprocal >> 40 */
+    uint64_t divides; /* floor((2^64 - 1) / size) + 1: for x < 2^32 the product's high
+                                   word is x / size, and its low word is below `divides` if and
+                                   only if x is a multiple of size (Lemire, Kaser and Kurz) */
     struct magazine *magazine;
-    uint64_t divides;         /* UINT64_MAX / size + 1: x is a multiple of size if and only if
-                                 the low 64 bits of x * divides are below it (x < 2^32) */
+    shr_lane lane;
     uint32_t size;
-    uint32_t extent;          /* size * capacity */
-    shr_a32 left;             /* held blocks that carry a mark, or more; never less: 0 says
-                                 that the lane may use plain stores.  Raised (release) after
-                                 the mark; recounted by a rescan */
     uint32_t capacity;
-    shr_a8 *idle;             /* by block: at hand or on the stack, so not to be released;
-                                 the lane's, read by others as a hint */
+    shr_a32 left; /* held blocks that carry a mark, or more; never less.  Raised
+                                   after the mark; recounted by a rescan */
+    shr_a32 n_free; /* on the stack; the lane's, read by others as a hint */
     /* the rest */
-    shr_a32 n_free;           /* on the stack; the lane's, read by others as a hint */
-    uint16_t *free;           /* stack of free indices */
+    uint16_t *free; /* stack of free indices */
     struct desc_shm *descs;
-    shr_a32 list;             /* LIST_; the lane's, read by others as a hint */
+    shr_a32 list; /* LIST_; the lane's, read by others as a hint */
     uint32_t class;
     uint32_t unit;
     struct slab *next, *prev, *all;
+    shr_a8 out[]; /* by block: 1 if the program has it, else it is at hand or on the stack; one
+                     more for the slab's tail.  The lane's, read by others as a hint */
 };
 
 /* Blocks at hand: private ones that were released, and which this process simply goes on
  * holding.  Nobody else can tell: no handle was ever made of this life. */
+#define AT_HAND_MAX 16384u /* of a lane, beside the few that each class can have */
+#define AT_HAND_MIN 16u
+#define AT_HAND_ALL (1 + AT_HAND_MAX + SHR_CLASSES_MAX * (AT_HAND_MIN + 1))
+
 struct at_hand {
     void *block;
-    shr_a8 *idle; /* its byte in the slab; a slab's struct keeps its arrays for good */
+    shr_a8 *out; /* its byte in the slab; a slab's struct keeps its arrays for good */
 };
 
-struct magazine {
-    struct at_hand *top; /* top[-1] is the next to go out; its block is NULL when empty */
-    struct at_hand *end; /* top == end: full */
+struct magazine { /* a part of the lane's at_hand */
+    struct at_hand *top; /* the next to go out; its block is NULL when there is none */
+    struct at_hand *last; /* top == last: full */
 };
 
 enum { LIST_NONE, LIST_CURRENT, LIST_PARTIAL, LIST_FULL };
@@ -84,22 +95,28 @@ struct bin {
     struct slab *current;
     struct slab *partial; /* with free blocks */
     struct slab *full;
-    struct at_hand *blocks; /* the magazine's memory, NULL before its first use */
     uint32_t slabs;
-    uint32_t rescanned;   /* number of slabs at the last rescan of all */
+    uint32_t rescanned; /* number of slabs at the last rescan of all */
 };
 
-struct lane {                      /* one a thread and heap */
+/* One a thread and heap.  The bins go first: an allocation of this size starts a page, as many
+ * a big array does, and what lies at the same place of many pages competes for a CPU's ways. */
+struct lane {
+    struct bin bins[SHR_CLASSES_MAX];
+    sharena_heap *_Atomic open; /* its heap, if the hot functions may enter; NULL while it is
+                                   stopped, and where the kernel has no membarrier */
     shr_a32 busy; /* 1 inside the bracket: mask, gen and lists may be in motion */
-    shr_a32 stop; /* bit 0: a forker, a trimmer or an exporter waits for busy = 0;
-                                      bit 1: the kernel has no membarrier, the lane fences itself */
+    shr_a32 stop; /* 1: a forker, a trimmer or an exporter waits for busy = 0 */
+    struct magazine *direct[SHR_DIRECT_MAX / 16 + 1]; /* by (size + 15) / 16 */
     struct magazine magazines[SHR_CLASSES_MAX];
     sharena_heap *heap;
     struct shr_thread *owner; /* NULL: idle, waits for the next thread */
     struct lane *next;
     uint32_t empty_units; /* of slabs in the partial lists that are wholly free */
-    uint32_t at_hand_max; /* blocks that the magazines can take */
-    struct bin bins[SHR_CLASSES_MAX];
+    uint32_t at_hand_used; /* entries given to magazines; each has one below that stays NULL */
+    uint32_t at_hand_pins; /* units of the slabs that full magazines could pin */
+    uint64_t at_hand_bytes; /* in full magazines */
+    struct at_hand at_hand[AT_HAND_ALL];
 };
 
 /* ---- holdings: what this process holds beyond plain lane-private blocks -------------- */
@@ -112,11 +129,11 @@ struct holding {
 };
 
 struct shard {
-    shr_a32 lock;     /* 1: held; holding.c */
+    shr_a32 lock; /* 1: held; holding.c */
     shr_a32 sleepers; /* threads that may wait for it in the kernel */
     uint32_t room, used;
     struct holding *table; /* open addressing, a power of two of entries */
-    uint32_t ticket;       /* entry of the last ticket made under this lock */
+    uint32_t ticket; /* entry of the last ticket made under this lock */
     uint8_t pad[64 - 5 * 4 - 8];
 };
 
@@ -181,8 +198,8 @@ struct sharena_heap {
     shr_a64 last_reap_ms; /* rate limit of the looks for the dead */
     shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
-    shr_a64 empty_units;     /* of the wholly free slabs in the lanes' lists */
-    shr_a64 small_until_ms;  /* no huge pages are asked for till then */
+    shr_a64 empty_units; /* of the wholly free slabs in the lanes' lists */
+    shr_a64 small_until_ms; /* no huge pages are asked for till then */
     shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
 
     /* a fork under way: written by the forker, who holds every lock */

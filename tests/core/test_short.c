@@ -113,6 +113,7 @@ static void address_space_limit(void)
 /* Private memory for the tables runs out while the heap is in use. */
 static void no_private_memory(void)
 {
+    needs_address_space();
     enum { MOST = 4000000 };
     sharena_heap *heap = scratch_heap(256 * MIB, 512 * MIB);
     void **blocks = calloc(MOST, sizeof *blocks);

@@ -1,0 +1,70 @@
+/* The hot functions: a block that lies at hand goes out, or comes back.
+ *
+ * They take no atomic read-modify-write, no lock, and touch no shared memory: a lane's
+ * magazines are private.  Whatever else there may be to do is alloc.c's, reached by a jump, so
+ * that nothing is saved on the stack here.  Every instruction counts: docs/performance.md.
+ */
+#include "magazine.h"
+
+#define HOT __attribute__((aligned(64))) /* where else they start costs up to a tenth */
+
+static __attribute__((noinline)) void *otherwise(sharena_heap *h, size_t size)
+{
+    void *p = NULL;
+    int code = shr__allocate(h, size, 0, 0, &p);
+
+    if (code)
+        shr__code = code;
+    return p;
+}
+
+HOT void *sharena_malloc(sharena_heap *h, size_t size)
+{
+    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+
+    if (SHR_LIKELY(shr__enter_current(l, h))) {
+        void *p = shr__magazine_pop(shr__magazine_for(l, size));
+        if (SHR_LIKELY(p != NULL)) {
+            shr__exit(l);
+            return p;
+        }
+    }
+    return otherwise(h, size);
+}
+
+/* A block of the own lane, in a slab where nothing carries a mark. */
+HOT int sharena_release(sharena_heap *h, const void *block)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+
+    if (SHR_LIKELY(offset < h->data_bytes && shr__enter_current(l, h))) {
+        struct slab *s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+        if (SHR_LIKELY(s && shr_same_acquire(&s->plain, l) && shr__magazine_push(s, block))) {
+            shr__exit(l);
+            return 0;
+        }
+    }
+    return shr__free(h, block);
+}
+
+static __attribute__((noinline)) int zeroed(void *p, size_t size)
+{
+    memset(p, 0, size);
+    return 0;
+}
+
+HOT int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
+{
+    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+
+    if (SHR_LIKELY((align | flags) <= 1 && shr__enter_current(l, h))) {
+        void *p = shr__magazine_pop(shr__magazine_for(l, size));
+        if (SHR_LIKELY(p != NULL)) {
+            shr__exit(l);
+            *out = p;
+            return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
+        }
+    }
+    return shr__allocate(h, size, align, flags, out);
+}
