@@ -38,6 +38,9 @@ def blocks(settings: Settings) -> Iterator[Row]:
         yield _worst(what, some, bar, 0.8)
         yield from some
     yield compare(
+        "blocks", "  two calls that do nothing", cases["calls"], "ns", versus="mimalloc, 64 B"
+    )
+    yield compare(
         "blocks",
         "allocate+release, mix of 16 B to 32 KiB",
         cases["mix"],
@@ -73,7 +76,7 @@ def lifetimes(settings: Settings) -> Iterator[Row]:
 
 def scaling(settings: Settings) -> Iterator[Row]:
     """From one process to two."""
-    cases = native.figures("scaling", settings.pick(41, 3), settings.pick(200_000, 20_000))
+    cases = native.figures("scaling", settings.pick(21, 3), settings.pick(1_000_000, 20_000))
     row = compare("scaling", "", cases["scaling"], "x")
     yield Row(
         "scaling",

@@ -55,9 +55,14 @@ def _shared_memory(size_bytes: int):
     return lambda: fill_drop_shared_memory(size_bytes)
 
 
+def _repeats(size_bytes: int, settings: Settings) -> int:
+    """Several in a row: the first finds the caches full of the peer's memory, and is not warm."""
+    return max(settings.pick(4, 1), settings.pick(256, 4) * MIB // size_bytes)
+
+
 def _warm_rounds(size_bytes: int, peer, settings: Settings):
     sharena.Heap.default().trim()  # what earlier rows left would be given back meanwhile
-    number = max(1, settings.pick(64, 4) * MIB // size_bytes)
+    number = _repeats(size_bytes, settings)
     actions = timed(_sharena(size_bytes), number), timed(peer(size_bytes), number)
     measure.rounds(actions, 1)
     return tuple(measure.rounds(actions, settings.pick(5 if size_bytes >> 30 else 11, 2)))
@@ -67,7 +72,7 @@ def _floor(size_bytes: int, settings: Settings) -> Row:
     """What an allocator that costs nothing would reach: an array that is kept, filled anew."""
     kept = sharena.empty(size_bytes, "u1")
     kept.fill(1)
-    number = max(1, settings.pick(64, 4) * MIB // size_bytes)
+    number = _repeats(size_bytes, settings)
     actions = timed(lambda: kept.fill(1), number), timed(_numpy(size_bytes), number)
     figures = tuple(measure.rounds(actions, settings.pick(5 if size_bytes >> 30 else 11, 2)))
     what = f"  {text(size_bytes)}, the filling alone"

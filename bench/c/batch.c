@@ -1,8 +1,23 @@
 /* Allocate a batch of 500 blocks, release it: batch [rounds] [pairs-a-round].
  *
- * One case a size, and "mix", which draws each block's size from 16 B to 32 KiB.
+ * One case a size, "mix", which draws each block's size from 16 B to 32 KiB, and "calls": two
+ * calls that do nothing, beside mimalloc's 64 B.
  */
 #include "bench.h"
+
+INLINE void measure(const char *name, struct allocator ours, unsigned rounds, unsigned batches)
+{
+    run_batches(ours, 20);
+    run_batches(MIMALLOC, 20);
+    for (unsigned k = 0; k < rounds; k++) {
+        double start = cpu_ns(), middle;
+        run_batches(ours, batches);
+        middle = cpu_ns();
+        run_batches(MIMALLOC, batches);
+        report(name, (middle - start) / (batches * BATCH),
+               (cpu_ns() - middle) / (batches * BATCH));
+    }
+}
 
 int main(int argc, char **argv)
 {
@@ -24,16 +39,10 @@ int main(int argc, char **argv)
             snprintf(name, sizeof name, "mix");
             draw_mixed(&r);
         }
-        (void)run_batches(SHARENA, 20);
-        (void)run_batches(MIMALLOC, 20);
-        for (unsigned k = 0; k < rounds; k++) {
-            double start = cpu_ns(), middle;
-            run_batches(SHARENA, batches);
-            middle = cpu_ns();
-            run_batches(MIMALLOC, batches);
-            report(name, (middle - start) / (batches * BATCH),
-                   (cpu_ns() - middle) / (batches * BATCH));
-        }
+        measure(name, SHARENA, rounds, batches);
     }
+    for (unsigned k = 0; k < DRAWN; k++)
+        drawn[k] = 64;
+    measure("calls", NOTHING, rounds, batches);
     return 0;
 }
