@@ -49,7 +49,8 @@ def case_eight_threads(context, rounds=25):
     def receive():
         for _ in range(rounds):
             number, row, new = outbox.get()
-            if not (new == number).all() or row[0] != arrays[number][number, 0]:
+            same = row.ctypes.data == arrays[number][number].ctypes.data
+            if not (new == number).all() or not same:
                 failures.append(number)
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
