@@ -286,7 +286,7 @@ static int push(const sharena_heap *h, struct lane *l, struct slab *s, const voi
     if (atomic_load_explicit(&s->plain, memory_order_relaxed) == l &&
         shr__magazine_push(s, block))
         return 0;
-    if (i >= s->capacity || (uint64_t)i * s->size != within || shr__is_at_hand(s, i))
+    if (i >= s->capacity || (uint64_t)i * s->size != within || !load8_relaxed(&s->out[i]))
         return SHARENA_ENOTHELD;
     if (load64_relaxed(&s->descs[i].mask) != h->mine || load64_relaxed(&s->descs[i].gen) >> 62 ||
         n >= s->capacity)

@@ -138,7 +138,7 @@ static int refused(sharena_heap *h, int code, uint64_t bytes)
  * lets it be for a while. */
 static void try_huge(sharena_heap *h, uint64_t unit, uint64_t to)
 {
-    uint64_t from = (unit + SHR_HUGE_UNITS - 1) / SHR_HUGE_UNITS * SHR_HUGE_UNITS;
+    uint64_t from = shr__round_up(unit, SHR_HUGE_UNITS);
     uint64_t pages = to / SHR_HUGE_UNITS - from / SHR_HUGE_UNITS, start = shr__sys_real_ns();
 
     if (to < from + SHR_HUGE_UNITS || shr__sys_now_ms() < load64_relaxed(&h->small_until_ms))

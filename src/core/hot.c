@@ -8,6 +8,19 @@
 
 #define HOT __attribute__((aligned(64))) /* where else they start costs up to a tenth */
 
+/* What lies at hand, or NULL: shr__allocate() then leaves the bracket. */
+static inline void *take(sharena_heap *h, size_t size)
+{
+    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+    void *p = NULL;
+
+    if (SHR_LIKELY(shr__enter_current(l, h)))
+        p = shr__magazine_pop(shr__magazine_for(l, size));
+    if (SHR_LIKELY(p != NULL))
+        shr__exit(l);
+    return p;
+}
+
 static __attribute__((noinline)) void *otherwise(sharena_heap *h, size_t size)
 {
     void *p = NULL;
@@ -20,16 +33,9 @@ static __attribute__((noinline)) void *otherwise(sharena_heap *h, size_t size)
 
 HOT void *sharena_malloc(sharena_heap *h, size_t size)
 {
-    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+    void *p = take(h, size);
 
-    if (SHR_LIKELY(shr__enter_current(l, h))) {
-        void *p = shr__magazine_pop(shr__magazine_for(l, size));
-        if (SHR_LIKELY(p != NULL)) {
-            shr__exit(l);
-            return p;
-        }
-    }
-    return otherwise(h, size);
+    return SHR_LIKELY(p != NULL) ? p : otherwise(h, size);
 }
 
 /* A block of the own lane, in a slab where nothing carries a mark. */
@@ -56,15 +62,10 @@ static __attribute__((noinline)) int zeroed(void *p, size_t size)
 
 HOT int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
 {
-    struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
+    void *p = SHR_LIKELY((align | flags) <= 1) ? take(h, size) : NULL;
 
-    if (SHR_LIKELY((align | flags) <= 1 && shr__enter_current(l, h))) {
-        void *p = shr__magazine_pop(shr__magazine_for(l, size));
-        if (SHR_LIKELY(p != NULL)) {
-            shr__exit(l);
-            *out = p;
-            return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
-        }
-    }
-    return shr__allocate(h, size, align, flags, out);
+    if (SHR_UNLIKELY(!p))
+        return shr__allocate(h, size, align, flags, out);
+    *out = p;
+    return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
 }

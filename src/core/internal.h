@@ -87,6 +87,10 @@ uint64_t shr__default_limit(void);
 
 /* ---- super.c: the superblock ------------------------------------------------------------------ */
 
+static inline uint64_t shr__round_up(uint64_t n, uint64_t to)
+{
+    return (n + to - 1) / to * to;
+}
 int shr__super_fill(struct super_shm *, const char *name, const sharena_options *);
 int shr__super_check(const struct super_shm *, uint64_t file_bytes, uint32_t file_uid,
                      uint32_t owner);
@@ -396,7 +400,6 @@ void shr__slab_struct_free(sharena_heap *h, struct slab *);
 /* ---- magazine.c ---------------------------------------------------------------------------------- */
 
 void shr__magazine_open(struct lane *, uint32_t class); /* in the bracket, before its first use */
-int shr__is_at_hand(const struct slab *, uint32_t index); /* or on the slab's stack */
 
 /* ---- small.c -------------------------------------------------------------------------------- */
 

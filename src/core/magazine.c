@@ -52,11 +52,6 @@ void shr__magazine_open(struct lane *l, uint32_t class)
     l->at_hand_bytes += room * shr__classes[class].size;
 }
 
-int shr__is_at_hand(const struct slab *s, uint32_t index)
-{
-    return !load8_relaxed(&s->out[index]);
-}
-
 /* Really frees a block at hand; returns its slab if that is to be retired now. */
 static struct slab *unload(sharena_heap *h, struct lane *l, void *block)
 {

@@ -154,7 +154,7 @@ struct wish {
  * it to size.  1: held, *unit is its head. */
 static int take_stretch(sharena_heap *h, uint64_t first, const struct wish *w, uint64_t *unit)
 {
-    uint64_t at = (first + w->align - 1) / w->align * w->align, need = at - first + w->units, end;
+    uint64_t at = shr__round_up(first, w->align), need = at - first + w->units, end;
 
     if (!shr__take(h, first))
         return 0;
@@ -165,7 +165,7 @@ static int take_stretch(sharena_heap *h, uint64_t first, const struct wish *w, u
         }
     }
     if (w->align == 1 && w->units >= SHR_LARGE_UNITS) { /* at a huge page, if there is room */
-        uint64_t huge = (first + SHR_HUGE_UNITS - 1) / SHR_HUGE_UNITS * SHR_HUGE_UNITS;
+        uint64_t huge = shr__round_up(first, SHR_HUGE_UNITS);
         if (huge + w->units <= end) {
             at = huge;
             need = at - first + w->units;

@@ -9,11 +9,6 @@
 
 #define LIMIT_MIN ((uint64_t)4 << 20)
 
-static uint64_t round_up(uint64_t n, uint64_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 int shr__heap_name_valid(const char *name)
 {
     size_t n = strlen(name);
@@ -28,7 +23,7 @@ static uint64_t extent_for(uint64_t units)
 {
     uint64_t extent = SHR_EXTENT_UNITS_MIN;
 
-    while (extent < SHR_EXTENT_UNITS_MAX && extent * 2 * 16 <= round_up(units, extent))
+    while (extent < SHR_EXTENT_UNITS_MAX && extent * 2 * 16 <= shr__round_up(units, extent))
         extent *= 2;
     return extent;
 }
@@ -39,14 +34,14 @@ static void lay_out(struct super_shm *s, uint64_t units)
     uint64_t extent = extent_for(units), at = SHR_AT_UNITS_PART;
 
     s->extent_units = (uint32_t)extent;
-    s->units = round_up(units, extent);
+    s->units = shr__round_up(units, extent);
     s->heads = at;
-    s->commit = at += round_up(s->units / 8, SHR_PAGE);
-    s->dirty = at += round_up(s->units / 8, SHR_PAGE);
-    s->extents = at += round_up(s->units / 8, SHR_PAGE);
-    s->units_at = at += round_up(s->units / extent * sizeof(struct extent_shm), SHR_PAGE);
-    s->descriptors = at += round_up(s->units * sizeof(struct unit_shm), SHR_UNIT);
-    s->data = round_up(at + (s->units << SHR_UNIT_SHIFT), SHR_DATA_ALIGN);
+    s->commit = at += shr__round_up(s->units / 8, SHR_PAGE);
+    s->dirty = at += shr__round_up(s->units / 8, SHR_PAGE);
+    s->extents = at += shr__round_up(s->units / 8, SHR_PAGE);
+    s->units_at = at += shr__round_up(s->units / extent * sizeof(struct extent_shm), SHR_PAGE);
+    s->descriptors = at += shr__round_up(s->units * sizeof(struct unit_shm), SHR_UNIT);
+    s->data = shr__round_up(at + (s->units << SHR_UNIT_SHIFT), SHR_DATA_ALIGN);
     s->file_bytes = s->data + (s->units << SHR_UNIT_SHIFT);
 }
 
@@ -85,7 +80,7 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
             SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
             (unsigned long long)((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX) << SHR_UNIT_SHIFT));
     lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
-                                   : round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
+                                   : shr__round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
     s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
     s->ticket_ms = o && o->ticket_ms ? o->ticket_ms : 3600u * 1000u;
     s->grace_ms = o && o->grace_ms ? o->grace_ms : 60u * 1000u;

@@ -24,9 +24,8 @@
 #define SHR_SMALL_MAX 57344u /* larger blocks are runs of 64 KiB units */
 #define SHR_CLASSES_MAX 64u
 #define SHR_DIRECT_MAX 1024u /* up to here the hot functions find a magazine by one look */
-#define SHR_HUGE_UNITS ((uint64_t)32) /* units of a huge page */
-#define SHR_LARGE_UNITS                                                                          \
-    ((uint64_t)64) /* runs from here on get huge pages; NumPy's get them, too */
+#define SHR_HUGE_UNITS (SHR_HUGE >> SHR_UNIT_SHIFT)
+#define SHR_LARGE_UNITS ((uint64_t)64) /* runs from here on get huge pages, as NumPy's do */
 #define SHR_STEP ((uint64_t)8 << 20) /* bytes committed or punched between two looks around */
 
 /* ---- thread ------------------------------------------------------------------------- */
@@ -52,15 +51,15 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     /* what a release reads: one cache line */
     shr_lane plain; /* its lane, if that may use plain stores: `left` is 0 */
     uint8_t *start;
-    uint64_t divides; /* floor((2^64 - 1) / size) + 1: for x < 2^32 the product's high
-                                   word is x / size, and its low word is below `divides` if and
-                                   only if x is a multiple of size (Lemire, Kaser and Kurz) */
+    uint64_t divides; /* floor((2^64 - 1) / size) + 1: for x < 2^32 the product's high word is
+                         x / size, and its low word is below `divides` if and only if x is a
+                         multiple of size (Lemire, Kaser and Kurz) */
     struct magazine *magazine;
     shr_lane lane;
     uint32_t size;
     uint32_t capacity;
-    shr_a32 left; /* held blocks that carry a mark, or more; never less.  Raised
-                                   after the mark; recounted by a rescan */
+    shr_a32 left; /* held blocks that carry a mark, or more; never less.  Raised after the
+                     mark; recounted by a rescan */
     shr_a32 n_free; /* on the stack; the lane's, read by others as a hint */
     /* the rest */
     uint16_t *free; /* stack of free indices */

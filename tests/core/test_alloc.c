@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -247,11 +248,6 @@ static void free_memory_stays_warm_within_its_budget(void)
     CHECK_LE(shr__sys_blocks(sharena_descriptor(heap)), stats.metadata_bytes + 9 * MIB);
 }
 
-static int interrupted(void *argument)
-{
-    return ++*(int *)argument > 2;
-}
-
 /* Where there is room; a hole that just fits is used all the same. */
 static void large_blocks_start_at_huge_pages(void)
 {
@@ -269,6 +265,46 @@ static void large_blocks_start_at_huge_pages(void)
     CHECK_OK(sharena_allocate(heap, 11 * MIB, 0, 0, &fits)); /* with what was left before it */
     CHECK(fits == (uint8_t *)large[1] - MIB);
     check_heap(heap);
+}
+
+/* KiB of this process's mappings that huge pages of shared memory back. */
+static unsigned long huge_kib(void)
+{
+    unsigned long sum = 0, kib;
+    char line[256];
+    FILE *f = fopen("/proc/self/smaps", "r");
+    CHECK(f != NULL);
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "ShmemPmdMapped: %lu kB", &kib) == 1)
+            sum += kib;
+    fclose(f);
+    return sum;
+}
+
+/* From 4 MiB on, unless the last attempt failed; where they are forbidden, small ones do. */
+static void large_blocks_get_huge_pages(void)
+{
+    sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
+    uint8_t *small, *large;
+    CHECK_OK(sharena_allocate(heap, 3 * MIB, 0, 0, (void **)&small));
+    CHECK_EQ(huge_kib(), 0);
+    CHECK_EQ(load64_relaxed(&heap->small_until_ms), 0);
+    CHECK_OK(sharena_allocate(heap, 8 * MIB, 0, 0, (void **)&large));
+    CHECK(huge_kib() > 0 || load64_relaxed(&heap->small_until_ms) > 0);
+    CHECK_EQ(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+    store64_relaxed(&heap->small_until_ms, 0);
+    unsigned long before = huge_kib();
+    CHECK_OK(sharena_allocate(heap, 16 * MIB, 0, SHARENA_ZERO, (void **)&large));
+    CHECK_EQ(huge_kib(), before);
+    CHECK_LE(shr__sys_now_ms(), load64_relaxed(&heap->small_until_ms)); /* a rest of a second */
+    for (uint64_t i = 0; i < 16 * MIB; i += 4096)
+        CHECK_EQ(large[i], 0);
+    check_heap(heap);
+}
+
+static int interrupted(void *argument)
+{
+    return ++*(int *)argument > 2;
 }
 
 static void long_work_can_be_interrupted(void)
@@ -290,4 +326,4 @@ CASES(CASE(bad_requests), CASE(sizes_and_alignments), CASE(classes_waste_little)
       CASE(a_sent_block_is_never_resized_in_place), CASE(retain_counts),
       CASE(full_heap_is_refused_and_recovers), CASE(trim_gives_everything_back),
       CASE(free_memory_stays_warm_within_its_budget), CASE(large_blocks_start_at_huge_pages),
-      CASE(long_work_can_be_interrupted))
+      CASE(large_blocks_get_huge_pages), CASE(long_work_can_be_interrupted))

@@ -32,6 +32,9 @@ static void malloc_says_why(void)
         CHECK(sharena_code() == SHARENA_EFULL || sharena_code() == SHARENA_ERESERVE);
         CHECK(strlen(sharena_detail()) > 10);
     }
+    void *block;
+    CHECK_EQ(sharena_allocate(heap, 100, 3, 0, &block), SHARENA_EINVAL);
+    CHECK_EQ(sharena_code(), SHARENA_EINVAL);
     const size_t sizes[] = {0, 1, 16, 17, 1023, 1024, 1025, 57344, 57345, 65536, 1 << 20};
     for (unsigned round = 0; round < 3; round++) {
         void *blocks[11];
