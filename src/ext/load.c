@@ -3,6 +3,10 @@
  * The header is NumPy's business (numpy.lib.format); the data is read in chunks into the
  * new array, so that no second copy exists and Ctrl-C is answered within one chunk.  The
  * buffers that a file object sees belong to the Block: one that it keeps stays valid.
+ *
+ * What is accepted is what numpy.load accepts: an object with read(), else a path.  Of a
+ * file object only read() is used, as NumPy does, for only that must be right; readinto()
+ * is used of the standard library's own types, which keep to their buffer.
  */
 #include "ext.h"
 
@@ -10,32 +14,59 @@
 
 typedef struct {
     PyObject *file;            /* borrowed */
+    int readinto;              /* of one of io's own types */
     PyObject *max_header_size; /* borrowed, or NULL */
     PyObject *shape, *descr;   /* owned, from the header */
     int fortran;
 } npy;
 
-/* ---- header ---- */
+/* ---- reading ---- */
 
+/* One read() of at most so many bytes, which *view then shows; the number, or -1. */
+static Py_ssize_t read_some(PyObject *file, Py_ssize_t most, Py_buffer *view)
+{
+    PyObject *part = PyObject_CallMethod(file, "read", "n", most);
+    if (part == NULL)
+        return -1;
+    int status = PyObject_GetBuffer(part, view, PyBUF_SIMPLE);
+    if (status < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_TypeError,
+                     "load() needs a file opened in binary mode: read() returned %s, not bytes",
+                     Py_TYPE(part)->tp_name);
+    }
+    Py_DECREF(part);
+    if (status < 0)
+        return -1;
+    if (view->len <= most)
+        return view->len;
+    PyErr_Format(PyExc_ValueError, "read(%zd) of this file returned %zd bytes", most, view->len);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+/* So many bytes, or fewer where the file ends. */
 static PyObject *read_exactly(PyObject *file, Py_ssize_t size)
 {
-    PyObject *all = PyBytes_FromStringAndSize(NULL, 0);
-    while (all != NULL && PyBytes_GET_SIZE(all) < size) {
-        PyObject *part = PyObject_CallMethod(file, "read", "n", size - PyBytes_GET_SIZE(all));
-        if (part == NULL || !PyBytes_Check(part)) {
-            if (part != NULL)
-                PyErr_SetString(PyExc_TypeError, "load() needs a file opened in binary mode");
-            Py_XDECREF(part);
-            Py_CLEAR(all);
-        } else if (PyBytes_GET_SIZE(part) == 0) {
-            Py_DECREF(part);
-            break;
-        } else {
-            PyBytes_ConcatAndDel(&all, part);
+    PyObject *all = PyBytes_FromStringAndSize(NULL, size);
+    Py_ssize_t at = 0, count = 1;
+    while (all != NULL && at < size && count != 0) {
+        Py_buffer view;
+        count = read_some(file, size - at, &view);
+        if (count < 0) {
+            Py_DECREF(all);
+            return NULL;
         }
+        memcpy(PyBytes_AS_STRING(all) + at, view.buf, (size_t)count);
+        at += count;
+        PyBuffer_Release(&view);
     }
+    if (all != NULL && at < size)
+        (void)_PyBytes_Resize(&all, at);
     return all;
 }
+
+/* ---- header ---- */
 
 /* The format version, or -1 with an exception that says what the file is instead. */
 static int read_magic(PyObject *file)
@@ -167,55 +198,46 @@ static int parse_header(npy *in)
 
 /* ---- data ---- */
 
-/* One read of at most a chunk into the buffer; the number of bytes, or -1. */
-static Py_ssize_t read_chunk(PyObject *file, PyObject *buffer, Py_ssize_t at, Py_ssize_t end)
+/* One readinto() of at most a chunk; the number of bytes, or -1. */
+static Py_ssize_t read_into(PyObject *file, PyObject *buffer, Py_ssize_t at, Py_ssize_t end)
 {
     Py_ssize_t stop = end - at > CHUNK ? at + CHUNK : end;
     PyObject *part = PySequence_GetSlice(buffer, at, stop);
-    if (part == NULL)
+    PyObject *read = part == NULL ? NULL : PyObject_CallMethod(file, "readinto", "O", part);
+    Py_XDECREF(part);
+    if (read == NULL)
         return -1;
     Py_ssize_t count = -1;
-    PyObject *read = PyObject_CallMethod(file, "readinto", "O", part);
-    if (read != NULL && read != Py_None) {
-        count = PyNumber_AsSsize_t(read, PyExc_ValueError);
-        if (count > stop - at)
-            count = stop - at;
-    } else if (read == Py_None) {
+    if (read == Py_None)
         PyErr_SetString(PyExc_BlockingIOError, "load() needs a file that blocks");
-    }
-    Py_XDECREF(read);
-    Py_DECREF(part);
+    else
+        count = PyNumber_AsSsize_t(read, PyExc_ValueError);
+    Py_DECREF(read);
     return count;
 }
 
-/* The same through read(), for file objects that have no readinto(). */
-static Py_ssize_t copy_chunk(PyObject *file, char *to, Py_ssize_t left)
+/* The same through read(). */
+static Py_ssize_t copy_from(PyObject *file, char *to, Py_ssize_t left)
 {
-    PyObject *part = PyObject_CallMethod(file, "read", "n",
-                                         left > CHUNK ? (Py_ssize_t)CHUNK : left);
-    if (part == NULL)
+    Py_buffer view;
+    Py_ssize_t count = read_some(file, left > CHUNK ? (Py_ssize_t)CHUNK : left, &view);
+    if (count < 0)
         return -1;
-    Py_ssize_t count = -1;
-    if (PyBytes_Check(part) && PyBytes_GET_SIZE(part) <= left) {
-        count = PyBytes_GET_SIZE(part);
-        memcpy(to, PyBytes_AS_STRING(part), (size_t)count);
-    } else {
-        PyErr_SetString(PyExc_TypeError, "load() needs a file whose read() returns bytes");
-    }
-    Py_DECREF(part);
+    memcpy(to, view.buf, (size_t)count);
+    PyBuffer_Release(&view);
     return count;
 }
 
-static int read_all(PyObject *file, PyArrayObject *array)
+static int read_all(const npy *in, PyArrayObject *array)
 {
     npy_intp total = PyArray_NBYTES(array), at = 0;
     PyObject *buffer = PyMemoryView_FromObject(PyArray_BASE(array));
     if (buffer == NULL)
         return -1;
-    int readinto = PyObject_HasAttrString(file, "readinto");
     while (at < total) {
-        Py_ssize_t count = readinto ? read_chunk(file, buffer, at, total)
-                                    : copy_chunk(file, PyArray_BYTES(array) + at, total - at);
+        Py_ssize_t count = in->readinto
+                               ? read_into(in->file, buffer, at, total)
+                               : copy_from(in->file, PyArray_BYTES(array) + at, total - at);
         if (count == 0)
             PyErr_Format(PyExc_ValueError, "EOF: reading array data, expected %zd bytes got %zd",
                          total, at);
@@ -240,19 +262,51 @@ static PyObject *load_from(ext_state *st, npy *in, PyObject *heap)
     Py_INCREF(in->descr);
     PyArrayObject *array = ext_array_new(st, arena, (PyArray_Descr *)in->descr, shape.nd,
                                          shape.dims, NULL, in->fortran, 0);
-    if (array != NULL && read_all(in->file, array) < 0)
+    if (array != NULL && read_all(in, array) < 0)
         Py_CLEAR(array);
     return (PyObject *)array;
 }
 
 /* ---- opening and closing ---- */
 
-static PyObject *open_file(PyObject *path)
+/* Whether it has the attribute: 1, 0, or -1 when looking raised, as Ctrl-C in a property. */
+static int has_attribute(PyObject *object, const char *name)
 {
-    PyObject *io = PyImport_ImportModule("io");
-    PyObject *file = io == NULL ? NULL : PyObject_CallMethod(io, "open", "Os", path, "rb");
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value != NULL) {
+        Py_DECREF(value);
+        return 1;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+/* A path, never a descriptor's number: io.open() would take that, and close it afterwards. */
+static PyObject *open_file(PyObject *file)
+{
+    PyObject *path = PyOS_FSPath(file);
+    PyObject *io = path == NULL ? NULL : PyImport_ImportModule("io");
+    PyObject *opened = io == NULL ? NULL : PyObject_CallMethod(io, "open", "Os", path, "rb");
     Py_XDECREF(io);
-    return file;
+    Py_XDECREF(path);
+    return opened;
+}
+
+/* Of exactly one of these types, whose methods nobody has overridden: 1, 0 or -1. */
+static int is_plain_file(PyObject *file)
+{
+    static const char *const names[] = {"BufferedReader", "BytesIO", "FileIO", "BufferedRandom"};
+    PyObject *io = PyImport_ImportModule("io");
+    int same = io == NULL ? -1 : 0;
+    for (size_t i = 0; same == 0 && i < sizeof names / sizeof names[0]; i++) {
+        PyObject *type = PyObject_GetAttrString(io, names[i]);
+        same = type == NULL ? -1 : type == (PyObject *)Py_TYPE(file);
+        Py_XDECREF(type);
+    }
+    Py_XDECREF(io);
+    return same;
 }
 
 static void close_file(PyObject *file)
@@ -264,6 +318,20 @@ static void close_file(PyObject *file)
         PyErr_WriteUnraisable(file);
     Py_XDECREF(done);
     PyErr_Restore(type, value, traceback);
+}
+
+static int check_encoding(PyObject *encoding)
+{
+    static const char *const known[] = {"ASCII", "latin1", "bytes"};
+    for (size_t i = 0; encoding != NULL && i < sizeof known / sizeof known[0]; i++) {
+        if (PyUnicode_Check(encoding) &&
+            PyUnicode_CompareWithASCIIString(encoding, known[i]) == 0)
+            return 0;
+    }
+    if (encoding == NULL)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "encoding must be 'ASCII', 'latin1', or 'bytes'");
+    return -1;
 }
 
 static int refuse_mmap(PyObject *mode)
@@ -285,16 +353,20 @@ PyObject *ext_load(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
                                             {"file", "mmap_mode", "allow_pickle", "fix_imports",
                                              "encoding", "max_header_size", "heap"}};
     PyObject *v[7];
-    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || refuse_mmap(v[1]) < 0)
+    if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || check_encoding(v[4]) < 0 ||
+        refuse_mmap(v[1]) < 0)
         return NULL;
     npy in = {.max_header_size = v[5]};
-    int ours = !PyObject_HasAttrString(v[0], "read");
-    PyObject *file = ours ? open_file(v[0]) : Py_NewRef(v[0]);
+    int given = has_attribute(v[0], "read");
+    PyObject *file = NULL;
+    if (given >= 0)
+        file = given ? Py_NewRef(v[0]) : open_file(v[0]);
     if (file == NULL)
         return NULL;
     in.file = file;
-    PyObject *array = load_from(ext_state_of(module), &in, v[6]);
-    if (ours)
+    in.readinto = is_plain_file(file);
+    PyObject *array = in.readinto < 0 ? NULL : load_from(ext_state_of(module), &in, v[6]);
+    if (!given)
         close_file(file);
     Py_DECREF(file);
     Py_XDECREF(in.shape);

@@ -1,6 +1,7 @@
 """load(): .npy files straight into shared memory."""
 
 import io
+import os
 import signal
 import threading
 
@@ -62,16 +63,223 @@ def test_archives_are_refused_with_the_way_out(tmp_path):
         sharena.load(tmp_path / "a.npz")
 
 
+# ---- files that are odd: what numpy.load does --------------------------------------------
+
+
+class Wrapped:
+    """A file object that has read() and seek() only."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def read(self, size=-1):
+        return self._file.read(size)
+
+    def seek(self, *arguments):
+        return self._file.seek(*arguments)
+
+
+class InSteps(Wrapped):
+    def read(self, size=-1):
+        return self._file.read(min(size, 7))
+
+
+class NegativeReadinto(Wrapped):
+    def readinto(self, buffer):
+        return -5
+
+
+class TooLargeReadinto(Wrapped):
+    def readinto(self, buffer):
+        return len(buffer) + 1
+
+
+class ReadintoIsNoNumber(Wrapped):
+    def readinto(self, buffer):
+        return "many"
+
+
+class ReadintoRaises(Wrapped):
+    @property
+    def readinto(self):
+        raise KeyboardInterrupt
+
+
+class ReadRaises:
+    def __init__(self, file):
+        pass
+
+    @property
+    def read(self):
+        raise KeyboardInterrupt
+
+
+class ReadFails(ReadRaises):
+    @property
+    def read(self):
+        raise RuntimeError("the disk is on fire")
+
+
+class ReadIsMissing(ReadRaises):
+    @property
+    def read(self):
+        raise AttributeError("read")
+
+
+class ReadsText(Wrapped):
+    def read(self, size=-1):
+        return self._file.read(size).decode("latin1")
+
+
+class ReadsBytearrays(Wrapped):
+    def read(self, size=-1):
+        return bytearray(self._file.read(size))
+
+
+class ReadsNothing(Wrapped):
+    """As a pipe that does not block, in the middle of the data."""
+
+    def read(self, size=-1):
+        return None if size == 800 else self._file.read(size)
+
+
+class ReadsTooMuch(Wrapped):
+    """Of the data, once the header has been read."""
+
+    def read(self, size=-1):
+        return self._file.read(size) + (b"x" if size == 800 else b"")
+
+
+class EndsEarly(Wrapped):
+    def read(self, size=-1):
+        return self._file.read(size if size < 800 else size // 2) if size != 400 else b""
+
+
+class SubclassOfBytesIO(io.BytesIO):
+    def __init__(self, file):
+        super().__init__(file.getvalue())
+
+    def readinto(self, buffer):
+        return -1
+
+
+class Raw(io.RawIOBase):
+    def __init__(self, file):
+        self._file = file
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self._file.readinto(buffer)
+
+    def seek(self, *arguments):
+        return self._file.seek(*arguments)
+
+
+def buffered(file):
+    return io.BufferedReader(Raw(file))
+
+
+def outcome(load, *arguments, **options):
+    """What came of it, to compare: the array, or the exception's type."""
+    try:
+        return load(*arguments, **options)
+    except BaseException as error:
+        return type(error)
+
+
+def same(ours, numpys):
+    if isinstance(numpys, np.ndarray):
+        return ours.dtype == numpys.dtype and np.array_equal(ours, numpys)
+    return ours is numpys
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*Wrapped.__subclasses__(), *ReadRaises.__subclasses__(), Wrapped, ReadRaises]
+    + [SubclassOfBytesIO, Raw, buffered],
+    ids=lambda kind: kind.__name__,
+)
+def test_odd_files_are_taken_as_numpy_takes_them(kind):
+    file = io.BytesIO()
+    np.save(file, np.arange(100.0))
+    numpys, ours = (
+        outcome(load, kind(io.BytesIO(file.getvalue()))) for load in (np.load, sharena.load)
+    )
+    assert same(ours, numpys), (ours, numpys)
+
+
+def test_a_descriptor_is_no_file(tmp_path):
+    """numpy.load refuses numbers; io.open() would take them, and close them afterwards."""
+    np.save(tmp_path / "a.npy", np.ones(3))
+    descriptor = os.open(tmp_path / "a.npy", os.O_RDONLY)
+    try:
+        for wrong in (descriptor, np.int64(descriptor), True, 2.0, None, [descriptor]):
+            assert outcome(np.load, wrong) is outcome(sharena.load, wrong) is TypeError
+            os.fstat(descriptor)
+            os.fstat(1)  # True
+    finally:
+        os.close(descriptor)
+
+
+def test_false_does_not_close_the_standard_input(run_python):
+    text = (
+        "import os, sharena\n"
+        "try:\n    sharena.load(False)\n"
+        "except TypeError:\n    os.fstat(0)\n    print('refused')\n"
+    )
+    assert run_python("-c", text).stdout == "refused\n"
+
+
+@pytest.mark.parametrize("path", ["a\0.npy", b"a\0.npy", "missing.npy", "", "\ud800"], ids=ascii)
+def test_paths_that_cannot_be(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "a", np.ones(3))
+    expected = outcome(np.load, path)
+    assert issubclass(expected, Exception)
+    assert outcome(sharena.load, path) is expected
+
+
+@pytest.mark.parametrize("encoding", ["ASCII", "latin1", "bytes", "utf8", "ASCII\0", None])
+def test_encodings(encoding):
+    file = io.BytesIO()
+    np.save(file, np.arange(5))
+    numpys, ours = (
+        outcome(load, io.BytesIO(file.getvalue()), encoding=encoding)
+        for load in (np.load, sharena.load)
+    )
+    assert same(ours, numpys)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 6, 9, 60, 128, 200])
+def test_a_file_that_is_cut_short(cut):
+    file = io.BytesIO()
+    np.save(file, np.arange(50.0))
+    data = file.getvalue()[:cut]
+    expected = outcome(np.load, io.BytesIO(data))
+    assert issubclass(expected, (ValueError, EOFError))
+    assert outcome(sharena.load, io.BytesIO(data)) is expected
+    assert outcome(sharena.load, Wrapped(io.BytesIO(data))) is expected
+
+
+# ---- Ctrl-C ------------------------------------------------------------------------------
+
+
 class Interrupting(io.BytesIO):
     """A file at whose third large read somebody presses Ctrl-C."""
 
     reads = 0
 
-    def readinto(self, buffer):
-        self.reads += 1
+    def read(self, size=-1):
+        if size > 1 << 20:
+            self.reads += 1
         if self.reads == 3:
             signal.raise_signal(signal.SIGINT)
-        return super().readinto(buffer)
+        return super().read(size)
 
 
 @pytest.fixture
