@@ -206,6 +206,35 @@ int ext_like_check(PyObject *like)
     return -1;
 }
 
+/* ---- texts ---- */
+
+const char *ext_text(PyObject *text, const char *what)
+{
+    Py_ssize_t length;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, &length);
+    if (utf8 != NULL && strlen(utf8) == (size_t)length)
+        return utf8;
+    if (utf8 == NULL && !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        return NULL;
+    const char *fault = utf8 == NULL ? "half of a surrogate pair" : "a NUL character";
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "%s can't hold %s: %A", what, fault, text);
+    return NULL;
+}
+
+int ext_text_or_none(PyObject *text, void *out)
+{
+    const char **utf8 = out;
+    *utf8 = NULL;
+    if (text == Py_None)
+        return 1;
+    if (PyUnicode_Check(text))
+        return (*utf8 = ext_text(text, "a name or uuid")) != NULL;
+    PyErr_Format(PyExc_TypeError, "a name or uuid must be a str or None, not %s",
+                 Py_TYPE(text)->tp_name);
+    return 0;
+}
+
 /* ---- sizes ---- */
 
 static int unit_factor(const char *unit, double *factor)
@@ -253,7 +282,7 @@ int ext_size_parse(PyObject *size, const char *what, uint64_t *out)
     if (size == NULL || size == Py_None)
         return 0;
     if (PyUnicode_Check(size)) {
-        const char *text = PyUnicode_AsUTF8(size);
+        const char *text = ext_text(size, what);
         if (text == NULL)
             return -1;
         if (ext_size_text(text, out) == 0)

@@ -99,6 +99,10 @@ static int write_text(ext_writer *w, PyObject *text)
         return ext_write(w, &head, sizeof head) < 0 ? -1 : 1;
     Py_ssize_t length;
     const char *utf8 = PyUnicode_AsUTF8AndSize(text, &length);
+    if (utf8 == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear(); /* a lone surrogate: pickle can write it, UTF-8 can't */
+        return 0;
+    }
     if (utf8 == NULL)
         return -1;
     if ((size_t)length >= NONE)
@@ -271,7 +275,7 @@ static PyArray_Descr *read_simple(ext_reader *r)
     PyArray_Descr *number = length == 3 ? number_dtype(text) : NULL;
     if (number != NULL)
         return number;
-    if (!simple_matches(text))
+    if (strlen(text) != length || !simple_matches(text))
         return bad();
     PyObject *string = PyUnicode_FromString(text);
     PyArray_Descr *descr = NULL;

@@ -87,8 +87,9 @@ PyObject *ext_raise(ext_state *st, int code)
     const char *text = sharena_detail();
     if (text == NULL || text[0] == '\0')
         text = sharena_strerror(code);
-    /* The sentence may quote a file or command name that is no UTF-8. */
-    PyObject *message = PyUnicode_DecodeFSDefault(text);
+    /* The sentence may quote a name that is no UTF-8, or cut in the middle of a character;
+     * whoever catches the exception must be able to print it. */
+    PyObject *message = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
     if (message != NULL) {
         PyErr_SetObject(class_of(st, code), message);
         Py_DECREF(message);

@@ -224,6 +224,11 @@ int ext_shape_parse(PyObject *, ext_shape *);
 int ext_dtype_parse(ext_state *, PyObject *, PyArray_Descr *fallback, PyArray_Descr **);
 int ext_device_check(PyObject *device);
 int ext_like_check(PyObject *like);
+/* The UTF-8 of a str that C can read: NULL with ValueError when it holds a NUL, which would
+ * cut it, or a lone surrogate.  `what` is its name in the message. */
+const char *ext_text(PyObject *, const char *what);
+/* The same of a str or None (which gives NULL in *out), for the "O&" of PyArg_Parse. */
+int ext_text_or_none(PyObject *, void *out);
 /* Bytes from an int or a string such as "4GiB"; None leaves *out alone. */
 int ext_size_parse(PyObject *, const char *what, uint64_t *out);
 int ext_size_text(const char *, uint64_t *out); /* 0, or -1 without an exception */

@@ -69,8 +69,10 @@ void ext_trace(ext_arena *arena, const void *start)
                                           PyFrame_GetLineNumber((PyFrameObject *)frame));
     PyObject *bytes = site == NULL ? NULL : PyUnicode_EncodeFSDefault(site);
     if (bytes != NULL) { /* the core keeps 119 bytes: the end tells more */
-        const char *text = PyBytes_AS_STRING(bytes);
+        char *text = PyBytes_AS_STRING(bytes); /* ours alone as yet */
         Py_ssize_t length = PyBytes_GET_SIZE(bytes);
+        for (char *nul = text; (nul = memchr(nul, 0, (size_t)(text + length - nul))) != NULL;)
+            *nul = '?'; /* else it would end the text before the line's number */
         (void)sharena_trace(arena->core, start, text + (length > 119 ? length - 119 : 0));
     }
     PyErr_Clear(); /* a trace is never worth an allocation */

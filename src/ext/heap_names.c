@@ -6,22 +6,70 @@
  */
 #include "ext.h"
 
-static const char *name_text(PyObject *name)
+/* ---- names as C has them ---- */
+
+static int is_text(PyObject *name)
 {
     if (PyUnicode_Check(name))
-        return PyUnicode_AsUTF8(name);
+        return 0;
     PyErr_Format(PyExc_TypeError, "the name of an array must be a str, not %s",
                  Py_TYPE(name)->tp_name);
-    return NULL;
+    return -1;
+}
+
+/* A name that is looked up: bytes as the table has them.  1, or 0: no array can have this
+ * name, or -1.  A program in C may have given a name that is no UTF-8; keys() then lists it
+ * as Python lists such files, and by that text it is found again.  Two texts that would be
+ * the same bytes must not be the same name, hence the way back. */
+static int name_sought(PyObject *name, char bytes[SHARENA_NAME + 1])
+{
+    if (is_text(name) < 0)
+        return -1;
+    PyObject *encoded = PyUnicode_AsEncodedString(name, "utf-8", "surrogateescape");
+    if (encoded == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    Py_ssize_t length = PyBytes_GET_SIZE(encoded);
+    const char *text = PyBytes_AS_STRING(encoded);
+    int possible = 0;
+    if (length > 0 && length <= SHARENA_NAME && memchr(text, 0, (size_t)length) == NULL) {
+        PyObject *back = PyUnicode_DecodeUTF8(text, length, "surrogateescape");
+        possible = back == NULL ? -1 : PyUnicode_Compare(back, name) == 0;
+        Py_XDECREF(back);
+        memcpy(bytes, text, (size_t)length + 1);
+    }
+    Py_DECREF(encoded);
+    return possible;
+}
+
+/* A name that is given: plain UTF-8, or NULL with ValueError.  Its length is the core's. */
+static const char *name_given(PyObject *name)
+{
+    return is_text(name) < 0 ? NULL : ext_text(name, "the name of an array");
 }
 
 static void *raise_name(ext_state *st, int code, PyObject *name)
 {
     if (code == SHARENA_ENOTFOUND)
         PyErr_SetObject(PyExc_KeyError, name);
-    else
+    else if (code != 0)
         ext_raise(st, code);
     return NULL;
+}
+
+/* The arena, once the name is known to be possible; else NULL with the exception. */
+static ext_arena *look_up(PyObject *self, PyObject *name, char bytes[SHARENA_NAME + 1])
+{
+    ext_state *st = ext_state_of_object(self);
+    int possible = name_sought(name, bytes);
+    ext_arena *arena = possible < 0 ? NULL : ext_heap_arena(st, (ext_heap *)self);
+    if (arena == NULL || possible)
+        return arena;
+    ext_arena_unref(arena);
+    return raise_name(st, SHARENA_ENOTFOUND, name);
 }
 
 /* ---- reading ---- */
@@ -53,8 +101,8 @@ static PyObject *apply(ext_state *st, ext_arena *arena, const sharena_block *blo
 PyObject *ext_heap_get(PyObject *self, PyObject *name)
 {
     ext_state *st = ext_state_of_object(self);
-    const char *text = name_text(name);
-    ext_arena *arena = text == NULL ? NULL : ext_heap_arena(st, (ext_heap *)self);
+    char text[SHARENA_NAME + 1];
+    ext_arena *arena = look_up(self, name, text);
     if (arena == NULL)
         return NULL;
     uint8_t payload[SHARENA_PAYLOAD];
@@ -84,7 +132,7 @@ static int on_name(const char *name, void *argument)
         l->found |= strcmp(l->find, name) == 0;
         return l->found;
     }
-    PyObject *text = PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "replace");
+    PyObject *text = PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "surrogateescape");
     int status = text == NULL ? -1 : PyList_Append(l->list, text);
     Py_XDECREF(text);
     return status;
@@ -131,8 +179,10 @@ Py_ssize_t ext_heap_length(PyObject *self)
 
 int ext_heap_contains(PyObject *self, PyObject *name)
 {
-    listing l = {.find = name_text(name)};
-    if (l.find == NULL || list_names(self, &l) < 0)
+    char text[SHARENA_NAME + 1];
+    int possible = name_sought(name, text);
+    listing l = {.find = possible > 0 ? text : ""};
+    if (possible < 0 || list_names(self, &l) < 0)
         return -1;
     return l.found;
 }
@@ -167,9 +217,47 @@ static int name_block(ext_state *st, ext_arena *arena, const char *name, const v
     return status > 0 ? 0 : -1;
 }
 
+/* What has to_numpy() is a table, a column or an array with labels.  Its numbers alone would
+ * come back under the name, so its owner must say that they are what is meant. */
+static int refuse_labels(PyObject *value)
+{
+    PyObject *method = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "to_numpy");
+    if (method == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(method);
+    PyErr_Format(PyExc_TypeError,
+                 "a %s is no array: only the values would be kept, without labels; store its "
+                 ".to_numpy(), and the labels under other names",
+                 Py_TYPE(value)->tp_name);
+    return -1;
+}
+
+/* The value as an array, of which NumPy makes one of objects rather than refuse. */
+static PyObject *as_array(PyObject *value)
+{
+    if (PyArray_Check(value))
+        return Py_NewRef(value);
+    PyObject *array = refuse_labels(value) < 0 ? NULL
+                                               : PyArray_FromAny(value, NULL, 0, 0, 0, NULL);
+    if (array == NULL || PyArray_TYPE((PyArrayObject *)array) != NPY_OBJECT)
+        return array;
+    Py_DECREF(array);
+    PyErr_Format(PyExc_TypeError,
+                 "a %s is no array of numbers or text: NumPy makes Python objects of it, which "
+                 "live in one process only and can't be put in shared memory",
+                 Py_TYPE(value)->tp_name);
+    return NULL;
+}
+
 static int set_copy(ext_state *st, ext_arena *arena, const char *name, PyObject *value)
 {
-    PyArrayObject *copy = ext_copy_in(st, ext_arena_ref(arena), value);
+    PyObject *array = as_array(value);
+    if (array == NULL)
+        return -1;
+    PyArrayObject *copy = ext_copy_in(st, ext_arena_ref(arena), array);
+    Py_DECREF(array);
     if (copy == NULL)
         return -1;
     const ext_block *block = (const ext_block *)PyArray_BASE(copy);

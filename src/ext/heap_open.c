@@ -52,8 +52,8 @@ PyObject *ext_heap_create(PyObject *class, PyObject *args, PyObject *kwargs)
     int mode = 0600, code;
     sharena_options options = {0};
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$OOOiOO:create", names, &name, &v[0], &v[1],
-                                     &v[2], &mode, &v[3], &v[4]) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&$OOOiOO:create", names, ext_text_or_none,
+                                     &name, &v[0], &v[1], &v[2], &mode, &v[3], &v[4]) ||
         parse_options(v, mode, &options) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
@@ -102,8 +102,8 @@ PyObject *ext_heap_attach(PyObject *class, PyObject *args, PyObject *kwargs)
     int pid = 0, fd = -1, code;
     long owner = -1; /* this user */
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|z$ziil:attach", names, &name, &uuid, &pid,
-                                     &fd, &owner))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&$O&iil:attach", names, ext_text_or_none,
+                                     &name, ext_text_or_none, &uuid, &pid, &fd, &owner))
         return NULL;
     if ((name == NULL) == (uuid == NULL)) {
         PyErr_SetString(PyExc_TypeError, "attach() needs a name or a uuid");
