@@ -70,6 +70,83 @@ static PyStructSequence_Field block_fields[] = {
     {NULL, NULL},
 };
 
+/* ---- the repr of Stats ---- */
+
+#define LINE 80   /* columns */
+#define INDENT 6  /* of "Stats(" */
+
+/* How many size classes there are, and how many of them have slabs. */
+static PyObject *classes_text(PyObject *classes)
+{
+    Py_ssize_t used = 0, all = PyTuple_GET_SIZE(classes);
+    for (Py_ssize_t i = 0; i < all; i++) {
+        PyObject *slabs = PyStructSequence_GetItem(PyTuple_GET_ITEM(classes, i), 1);
+        int is = PyObject_IsTrue(slabs);
+        if (is < 0)
+            return NULL;
+        used += is;
+    }
+    return PyUnicode_FromFormat("<%zd of %zd in use>", used, all);
+}
+
+/* "name=value", or an empty text for what is 0, None or empty. */
+static PyObject *field_text(const char *name, PyObject *value)
+{
+    int is = PyObject_IsTrue(value);
+    if (is <= 0)
+        return is < 0 ? NULL : PyUnicode_FromString("");
+    PyObject *shown = PyTuple_CheckExact(value) ? classes_text(value) : PyObject_Repr(value);
+    PyObject *text = shown == NULL ? NULL : PyUnicode_FromFormat("%s=%U", name, shown);
+    Py_XDECREF(shown);
+    return text;
+}
+
+/* Puts a field behind the others, on a line of its own where this one is full; steals both. */
+static PyObject *append_field(PyObject *all, PyObject *field, Py_ssize_t *column)
+{
+    Py_ssize_t length = field == NULL ? 0 : PyUnicode_GET_LENGTH(field);
+    PyObject *longer = NULL;
+    if (field != NULL && length == 0) {
+        longer = Py_NewRef(all);
+    } else if (field != NULL) {
+        int first = *column == INDENT, wraps = *column + length + 2 > LINE;
+        longer = PyUnicode_FromFormat("%U%s%U", all,
+                                      first   ? ""
+                                      : wraps ? ",\n      "
+                                              : ", ",
+                                      field);
+        *column = (first || wraps ? INDENT : *column + 2) + length;
+    }
+    Py_XDECREF(field);
+    Py_DECREF(all);
+    return longer;
+}
+
+/* All fields that say something, some to a line; the size classes would fill a screen. */
+static PyObject *stats_repr(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    PyObject *all = PyUnicode_FromString("Stats(");
+    Py_ssize_t column = INDENT;
+    for (Py_ssize_t i = 0; all != NULL && stats_fields[i].name != NULL; i++)
+        all = append_field(
+            all, field_text(stats_fields[i].name, PyStructSequence_GetItem(self, i)), &column);
+    PyObject *result = all == NULL ? NULL : PyUnicode_FromFormat("%U)", all);
+    Py_XDECREF(all);
+    return result;
+}
+
+static PyMethodDef stats_repr_method = {"__repr__", stats_repr, METH_NOARGS, NULL};
+
+static int add_repr(PyTypeObject *type)
+{
+    PyObject *method = PyDescr_NewMethod(type, &stats_repr_method);
+    int status = method == NULL ? -1
+                                : PyObject_SetAttrString((PyObject *)type, "__repr__", method);
+    Py_XDECREF(method);
+    return status;
+}
+
 static const struct {
     size_t at; /* in the module state */
     PyStructSequence_Desc desc;
@@ -94,6 +171,8 @@ int ext_records_init(ext_state *st, PyObject *module)
         if (type == NULL)
             return -1;
         *(PyTypeObject **)((char *)st + records[i].at) = type;
+        if (type == st->stats_type && add_repr(type) < 0)
+            return -1;
         if (PyModule_AddType(module, type) < 0)
             return -1;
     }

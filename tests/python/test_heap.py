@@ -153,6 +153,36 @@ def test_stats_follow_what_happens(heap):
     assert heap.stats().retained_bytes < stats.retained_bytes
 
 
+def test_the_repr_of_stats_fits_a_screen(heap):
+    """All that is not 0, and of the size classes how many there are."""
+    arrays = [sharena.ones(n, heap=heap) for n in (3, 100, 5000, 1 << 17)]
+    heap["x"] = arrays[0]
+    sharena.handle(arrays[1])
+    stats = heap.stats()
+    text = repr(stats)
+    lines = text.splitlines()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 80
+    assert text.startswith("Stats(uuid=")
+    assert text.endswith(")")
+    parts = " ".join(map(str.strip, lines))[len("Stats(") : -1].split(", ")
+    shown = dict(part.split("=", 1) for part in parts)
+    everything = {name: getattr(stats, name) for name in type(stats).__match_args__}
+    classes = everything.pop("classes")
+    assert shown.pop("classes") == f"<3 of {len(classes)} in use>"
+    assert shown == {name: repr(value) for name, value in everything.items() if value}
+    assert stats.__repr__() == str(stats) == text
+    assert [size.blocks for size in stats.classes if size.slabs] == [1, 1, 1]
+    heap.expire_tickets()
+    del heap["x"]
+
+
+def test_the_repr_of_stats_of_a_named_heap(name):
+    with sharena.Heap.create(name) as heap:
+        assert repr(heap.stats()).startswith(f"Stats(name='{name}', uuid='{heap.uuid}',")
+        heap.unlink()
+
+
 def test_blocks_and_processes(heap):
     a = sharena.ones(1000, heap=heap)
     b = sharena.ones(1 << 18, heap=heap)
