@@ -67,7 +67,7 @@ typedef struct sharena_options {
     uint64_t limit_bytes; /* committed bytes, default 80 % of the smaller of RAM and cgroup */
     uint64_t reserve_bytes; /* address space for data, default 4 times the RAM */
     uint64_t retain_bytes; /* free memory kept warm, default an eighth of the limit */
-    unsigned mode; /* permission bits of a named heap, default 0600 */
+    unsigned mode; /* of a named heap: 0600 (the default), 0660 or 0666 */
     unsigned ticket_ms; /* an unspent handle expires after this, default 1 h */
     unsigned grace_ms; /* and this long after its dead exporter was reaped, default 60 s */
 } sharena_options;

@@ -37,13 +37,13 @@ int shr__is_shortage(int code)
 
 int shr__no_stretch(sharena_heap *h, uint64_t bytes)
 {
-    char name[96];
+    char name[96], size[2][16];
 
     return shr__fail(SHARENA_ERESERVE,
-                     "%s has no free stretch of %llu bytes in its address space of %llu bytes; "
-                     "drop arrays, or create the heap with a larger reserve",
-                     shr__label(h, name), (unsigned long long)bytes,
-                     (unsigned long long)h->data_bytes);
+                     "%s has no free stretch of %s in its address space of %s; drop arrays, or "
+                     "create the heap with a larger reserve",
+                     shr__label(h, name), shr__size(bytes, size[0]),
+                     shr__size(h->data_bytes, size[1]));
 }
 
 struct held_by_tickets {
@@ -68,18 +68,16 @@ static int full(sharena_heap *h, uint64_t bytes)
     struct held_by_tickets sum = {h, 0};
     uint64_t meta = load64_relaxed(&h->control->committed_meta);
     uint64_t data = load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT;
-    char name[96];
+    char name[96], size[5][16];
 
     (void)sharena_ticket_list(h, add_ticket, &sum);
-    return shr__fail(
-        SHARENA_EFULL,
-        "%s is full: %llu bytes asked for, but of its limit of %llu bytes %llu are in "
-        "use, with %llu of metadata (%llu bytes are held only by handles in flight); "
-        "drop arrays, receive or expire handles, or create the heap with a larger "
-        "limit",
-        shr__label(h, name), (unsigned long long)bytes, (unsigned long long)h->super.limit_bytes,
-        (unsigned long long)(meta + data), (unsigned long long)meta,
-        (unsigned long long)sum.bytes);
+    return shr__fail(SHARENA_EFULL,
+                     "%s is full: %s asked for, but of its limit of %s it uses %s, with %s of "
+                     "metadata (%s are held only by handles in flight); drop arrays, receive or "
+                     "expire handles, or create the heap with a larger limit",
+                     shr__label(h, name), shr__size(bytes, size[0]),
+                     shr__size(h->super.limit_bytes, size[1]), shr__size(meta + data, size[2]),
+                     shr__size(meta, size[3]), shr__size(sum.bytes, size[4]));
 }
 
 /* ---- allocate ------------------------------------------------------------------------------ */
@@ -175,12 +173,12 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     if (size > h->data_bytes || units > h->n_units)
         return shr__no_stretch(h, size);
     if (units > h->limit_units) {
-        char name[96];
+        char name[96], text[2][16];
         return shr__fail(SHARENA_EFULL,
-                         "%llu bytes asked for, but the limit of %s is %llu bytes; create the "
-                         "heap with a larger limit",
-                         (unsigned long long)size, shr__label(h, name),
-                         (unsigned long long)h->super.limit_bytes);
+                         "%s asked for, but the limit of %s is %s; create the heap with a "
+                         "larger limit",
+                         shr__size(size, text[0]), shr__label(h, name),
+                         shr__size(h->super.limit_bytes, text[1]));
     }
     code = run_try(h, units, align_units, 0, zero, &unit);
     if (code == SHARENA_ERESERVE) {

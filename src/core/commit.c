@@ -70,7 +70,7 @@ static uint64_t reserved_units(const sharena_heap *h)
 static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 {
     uint64_t limit = h->limit_units << SHR_UNIT_SHIFT, used;
-    char name[96];
+    char name[96], size[2][16];
 
     if (units)
         (void)add64_relaxed(reservation(h), units);
@@ -82,21 +82,21 @@ static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
     if (units)
         shr__subtract(reservation(h), units);
     return shr__fail(SHARENA_EFULL,
-                     "%s is full: %llu bytes asked for, its limit is %llu bytes; drop arrays, or "
-                     "create the heap with a larger limit",
-                     shr__label(h, name), (unsigned long long)((units << SHR_UNIT_SHIFT) + meta),
-                     (unsigned long long)limit);
+                     "%s is full: %s asked for, its limit is %s; drop arrays, or create the heap "
+                     "with a larger limit",
+                     shr__label(h, name), shr__size((units << SHR_UNIT_SHIFT) + meta, size[0]),
+                     shr__size(limit, size[1]));
 }
 
 static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
 {
-    char name[96];
+    char name[96], size[16];
 
     store64_relaxed(&h->unchecked_bytes, LOOK_BYTES); /* whoever tries again looks again */
     return shr__fail(code,
-                     "no room for %llu bytes in %s: %s; committing them could get processes "
-                     "killed or refused; drop arrays, or make more room there",
-                     (unsigned long long)whole, shr__label(h, name), where);
+                     "no room for %s in %s: %s; committing them could get processes killed or "
+                     "refused; drop arrays, or make more room there",
+                     shr__size(whole, size), shr__label(h, name), where);
 }
 
 /* Would the kernel kill, or the file system refuse, for `bytes` more of a request that still
@@ -104,7 +104,7 @@ static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
 static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 {
     uint64_t room, need;
-    char where[160];
+    char where[160], size[16];
 
     if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
         return 0;
@@ -115,8 +115,7 @@ static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
         return no_room(h, SHARENA_EROOM, whole, where);
     room = h->super.name[0] ? shr__sys_free_bytes((int)load32_relaxed(&h->fd)) : UINT64_MAX;
     if (room < need) {
-        (void)snprintf(where, sizeof where, "its file system has %llu bytes left",
-                       (unsigned long long)room);
+        (void)snprintf(where, sizeof where, "its file system has %s left", shr__size(room, size));
         return no_room(h, SHARENA_ENOSPACE, whole, where);
     }
     return 0;
@@ -125,12 +124,12 @@ static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 /* Says what went wrong where the kernel refused. */
 static int refused(sharena_heap *h, int code, uint64_t bytes)
 {
-    char name[96];
+    char name[96], size[16];
 
     return shr__fail(code,
-                     "%s: the kernel refused to commit %llu bytes (%s); free space in the file "
-                     "system or memory behind it, or use an unnamed heap",
-                     shr__label(h, name), (unsigned long long)bytes, sharena_strerror(code));
+                     "%s: the kernel refused to commit %s (%s); free space in the file system or "
+                     "memory behind it, or use an unnamed heap",
+                     shr__label(h, name), shr__size(bytes, size), sharena_strerror(code));
 }
 
 /* Huge pages for the whole ones in a stretch, ten times as fast to get as small ones.  It need

@@ -13,9 +13,9 @@ int shr__usable(sharena_heap *h)
         return 0;
     return shr__fail(SHARENA_EPROCESSES,
                      "%s: this process was forked when all %u process slots were taken; it may "
-                     "use the arrays it inherited, but not allocate, load or send; use fewer "
-                     "processes at a time",
-                     shr__label(h, name), SHR_PROCESSES);
+                     "use the arrays it inherited, but not allocate, load or send; start at most "
+                     "%u workers: ProcessPoolExecutor(max_workers=%u)",
+                     shr__label(h, name), SHR_PROCESSES, SHR_PROCESSES - 1, SHR_PROCESSES - 1);
 }
 
 void shr__describe(sharena_heap *h, const struct block *b, sharena_block *out)

@@ -46,13 +46,13 @@ static int create_in(sharena_heap *h)
 {
     const struct super_shm *s = &h->super;
     int fd = (int)load32_relaxed(&h->fd), code;
+    char size[16];
 
     if (shr__sys_truncate(fd, s->file_bytes) != 0)
-        return shr__fail(
-            SHARENA_ESYSTEM,
-            "can't reserve a file of %llu bytes (%s); create the heap with a smaller "
-            "reserve, or raise RLIMIT_FSIZE",
-            (unsigned long long)s->file_bytes, strerror(errno));
+        return shr__fail(SHARENA_ESYSTEM,
+                         "can't reserve a file of %s (%s); create the heap with a smaller "
+                         "reserve, or raise RLIMIT_FSIZE",
+                         shr__size(s->file_bytes, size), strerror(errno));
     if (!s->name[0])
         (void)shr__sys_seal(fd);
     code = shr__sys_commit(fd, 0, SHR_AT_NAMES);
@@ -185,6 +185,20 @@ static int attach_fd(int fd, const uint8_t *uuid, uint32_t owner, sharena_heap *
     return code;
 }
 
+/* Why the file can't be opened for reading and writing. */
+static int no_access(const char *name, const char *path)
+{
+    uint32_t uid = 0, mode = 0;
+
+    if (shr__sys_mode(path, &uid, &mode) != 0)
+        return shr__fail(SHARENA_EPERM, "no access to the heap '%s'", name);
+    return shr__fail(SHARENA_EPERM,
+                     "the heap '%s' belongs to user %u and has mode 0%o, by which this user, %u, "
+                     "may not read and write it, as attaching needs; its owner must create it "
+                     "with mode=0o666, or with 0o660 and a common group",
+                     name, uid, mode, shr__sys_uid());
+}
+
 static int open_named(const char *name, int *fd)
 {
     char path[128];
@@ -199,13 +213,15 @@ static int open_named(const char *name, int *fd)
         return 0;
     if (remote)
         return shr__fail(SHARENA_ENOTHEAP, "%s lies on a file system that is not local", path);
+    if (errno == ENOENT && !shr__sys_has_proc())
+        return shr__fail(SHARENA_ESYSTEM, "can't open %s: /proc is not mounted", path);
     if (errno == ENOENT)
         return shr__fail(SHARENA_ENOTFOUND,
                          "there is no heap named '%s'; python -m sharena ls "
                          "lists those there are",
                          name);
     if (errno == EACCES || errno == EPERM)
-        return shr__fail(SHARENA_EPERM, "the heap '%s' belongs to another user", name);
+        return no_access(name, path);
     if (errno == EINVAL || errno == ELOOP || errno == EISDIR)
         return shr__fail(SHARENA_ENOTHEAP, "%s is not a regular file", path);
     return shr__fail(SHARENA_ESYSTEM, "can't open %s (%s)", path, strerror(errno));
@@ -352,8 +368,8 @@ int sharena_unlink(const char *name, int force)
     }
     if (others && !force)
         return shr__fail(SHARENA_EBUSY,
-                         "the heap '%s' is in use by %u other process%s; end them, or use force "
-                         "(they keep the memory, but nobody new finds it)",
+                         "the heap '%s' is in use by %u other process%s; end them, or use "
+                         "force: they keep the memory, but nobody new finds it",
                          name, others, others == 1 ? "" : "es");
     if (shr__sys_unlink(path) != 0)
         return shr__fail(errno == ENOENT ? SHARENA_ENOTFOUND : SHARENA_ESYSTEM,

@@ -25,6 +25,7 @@
 
 int shr__fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *shr__label(const sharena_heap *, char buffer[96]);
+const char *shr__size(uint64_t bytes, char buffer[16]);
 struct shr_thread *shr__thread_get(void); /* NULL: no memory */
 /* A heap is left: every thread's lane there becomes a spare one. */
 void shr__thread_forget(uint32_t heap_index);
@@ -72,6 +73,8 @@ uint64_t shr__sys_now_ms(void); /* monotonic */
 uint64_t shr__sys_real_ns(void);
 uint64_t shr__sys_machine(void); /* hash of the boot id */
 uint64_t shr__sys_pidns(void);
+int shr__sys_has_proc(void);
+int shr__sys_mode(const char *path, uint32_t *uid, uint32_t *mode);
 int shr__sys_pid(void);
 uint32_t shr__sys_uid(void);
 void shr__sys_random(void *p, size_t bytes);

@@ -46,15 +46,16 @@ void shr__heap_free(sharena_heap *h)
 int shr__heap_map(sharena_heap *h)
 {
     const struct super_shm *s = &h->super;
+    char size[16];
 
     h->map_bytes = s->file_bytes;
     h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN,
                            &h->map_start, &h->map_start_bytes);
     if (!h->base)
         return shr__fail(SHARENA_ESYSTEM,
-                         "can't map %llu bytes of address space (%s); create the heap with a "
-                         "smaller reserve, or raise RLIMIT_AS",
-                         (unsigned long long)s->file_bytes, strerror(errno));
+                         "can't map %s of address space (%s); create the heap with a smaller "
+                         "reserve, or raise RLIMIT_AS",
+                         shr__size(s->file_bytes, size), strerror(errno));
     h->data = h->base + s->data;
     h->n_units = s->units;
     h->extent_units = s->extent_units;
@@ -106,6 +107,11 @@ int shr__heap_join(sharena_heap *h)
                          "%s is used by %u processes, which is as many as it can hold; wait "
                          "until one ends, or use another heap",
                          shr__label(h, name), SHR_PROCESSES);
+    if (code && !shr__sys_has_proc())
+        return shr__fail(code,
+                         "can't join %s: /proc is not mounted, and a heap's processes find its "
+                         "memory and each other there",
+                         shr__label(h, name));
     if (code)
         return shr__fail(code, "can't join %s: no descriptor or lock to be had (%s)",
                          shr__label(h, name), strerror(errno));

@@ -1,7 +1,9 @@
-/* What /proc tells: the machine, the own command line and namespace, and who has a heap open.
+/* What /proc and a path tell: the machine, the own command line and namespace, who has a heap
+ * open, and who may.
  *
  * Part of the level of sys.c: these are system calls too. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +39,27 @@ uint64_t shr__sys_machine(void)
         store64_relaxed(&machine, known);
     }
     return known;
+}
+
+/* Nothing is named "self" in a /proc that is only a directory. */
+int shr__sys_has_proc(void)
+{
+    int saved = errno, found = access("/proc/self/fd", F_OK) == 0;
+
+    errno = saved;
+    return found;
+}
+
+/* Whose file it is, and its permission bits: 0, or -1. */
+int shr__sys_mode(const char *path, uint32_t *uid, uint32_t *mode)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0)
+        return -1;
+    *uid = (uint32_t)st.st_uid;
+    *mode = (uint32_t)st.st_mode & 0777u;
+    return 0;
 }
 
 uint64_t shr__sys_pidns(void)

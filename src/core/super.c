@@ -45,6 +45,14 @@ static void lay_out(struct super_shm *s, uint64_t units)
     s->file_bytes = s->data + (s->units << SHR_UNIT_SHIFT);
 }
 
+/* The owner may read and write, and the group and the others both or neither. */
+static int mode_valid(unsigned mode)
+{
+    unsigned group = mode >> 3 & 6u, others = mode & 6u;
+
+    return (mode >> 6 & 6u) == 6u && (group == 0 || group == 6u) && (others == 0 || others == 6u);
+}
+
 static uint64_t checksum(const struct super_shm *s)
 {
     const uint8_t *p = (const uint8_t *)s;
@@ -58,6 +66,7 @@ static uint64_t checksum(const struct super_shm *s)
 int shr__super_fill(struct super_shm *s, const char *name, const sharena_options *o)
 {
     uint64_t ram = shr__sys_ram(), most = shr__sys_mappable(), reserve;
+    char size[2][16];
 
     memset(s, 0, sizeof *s);
     memcpy(s->magic, SHR_MAGIC, 8);
@@ -66,8 +75,8 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
     s->unit_shift = SHR_UNIT_SHIFT;
     s->limit_bytes = o && o->limit_bytes ? o->limit_bytes : shr__default_limit();
     if (s->limit_bytes < LIMIT_MIN)
-        return shr__fail(SHARENA_EINVAL, "a limit of %llu bytes is less than the least, %llu",
-                         (unsigned long long)s->limit_bytes, (unsigned long long)LIMIT_MIN);
+        return shr__fail(SHARENA_EINVAL, "a limit of %s is less than the least, %s",
+                         shr__size(s->limit_bytes, size[0]), shr__size(LIMIT_MIN, size[1]));
     reserve = o && o->reserve_bytes ? o->reserve_bytes : 4 * ram;
     if (!(o && o->reserve_bytes)) {
         reserve = reserve > s->limit_bytes ? reserve : s->limit_bytes;
@@ -77,14 +86,19 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
     if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX ||
         s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
         return shr__fail(
-            SHARENA_EINVAL, "limit and reserve can be at most %llu bytes",
-            (unsigned long long)((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX) << SHR_UNIT_SHIFT));
+            SHARENA_EINVAL, "limit and reserve can be at most %s",
+            shr__size((SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX) << SHR_UNIT_SHIFT, size[0]));
     lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
                                    : shr__round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
     s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
     s->ticket_ms = o && o->ticket_ms ? o->ticket_ms : 3600u * 1000u;
     s->grace_ms = o && o->grace_ms ? o->grace_ms : 60u * 1000u;
     s->mode = o && o->mode ? o->mode & 0666u : 0600u;
+    if (!mode_valid(s->mode))
+        return shr__fail(SHARENA_EINVAL,
+                         "with mode 0%o some could open the heap only for reading or only for "
+                         "writing, and who attaches needs both: use 0600, 0660 or 0666",
+                         o ? o->mode : 0);
     s->uid = shr__sys_uid();
     s->machine = shr__sys_machine();
     s->created_ns = shr__sys_real_ns();

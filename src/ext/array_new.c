@@ -60,7 +60,7 @@ static void *allocate(ext_state *st, ext_arena *arena, size_t bytes, unsigned fl
         Py_END_ALLOW_THREADS
     }
     if (code != 0) {
-        ext_raise(st, code);
+        ext_raise_in(st, arena, code);
         return NULL;
     }
     st->default_used |= arena == st->default_arena;

@@ -101,9 +101,12 @@ static int make(ext_state *st, sharena_heap **core)
 {
     sharena_options options = {0};
     const char *limit = getenv("SHARENA_LIMIT");
-    if (limit != NULL && limit[0] != '\0' && ext_size_text(limit, &options.limit_bytes) < 0) {
+    if (limit != NULL && limit[0] != '\0' &&
+        (ext_size_text(limit, &options.limit_bytes) < 0 || options.limit_bytes == 0)) {
         PyErr_Format(PyExc_ValueError,
-                     "SHARENA_LIMIT=%s is no size; write a number with KiB, MiB or GiB", limit);
+                     "SHARENA_LIMIT=%s is no size to limit a heap to; write a number with KiB, "
+                     "MiB or GiB",
+                     limit);
         return -1;
     }
     int code;

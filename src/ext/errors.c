@@ -79,7 +79,22 @@ static PyObject *class_of(const ext_state *st, int code)
     }
 }
 
+/* In the heap that users did not make themselves the limit is a matter of the environment. */
+static const char *more_about(const ext_state *st, const struct ext_arena *arena, int code)
+{
+    if (code == SHARENA_EFULL && arena != NULL && arena == st->default_arena &&
+        sharena_name(arena->core) == NULL)
+        return " (the default heap's limit is SHARENA_LIMIT in the environment of the process "
+               "that makes it)";
+    return "";
+}
+
 PyObject *ext_raise(ext_state *st, int code)
+{
+    return ext_raise_in(st, NULL, code);
+}
+
+PyObject *ext_raise_in(ext_state *st, const ext_arena *arena, int code)
 {
     /* A signal handler that ran inside the call has raised already. */
     if (code == SHARENA_EINTERRUPTED && PyErr_Occurred())
@@ -89,10 +104,13 @@ PyObject *ext_raise(ext_state *st, int code)
         text = sharena_strerror(code);
     /* The sentence may quote a name that is no UTF-8, or cut in the middle of a character;
      * whoever catches the exception must be able to print it. */
-    PyObject *message = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
-    if (message != NULL) {
+    PyObject *sentence = PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
+    PyObject *message = sentence == NULL
+                            ? NULL
+                            : PyUnicode_FromFormat("%U%s", sentence, more_about(st, arena, code));
+    if (message != NULL)
         PyErr_SetObject(class_of(st, code), message);
-        Py_DECREF(message);
-    }
+    Py_XDECREF(message);
+    Py_XDECREF(sentence);
     return NULL;
 }

@@ -69,6 +69,9 @@ typedef struct ext_state ext_state;
 int ext_errors_init(ext_state *, PyObject *module);
 /* Sets the exception for a core code with the core's sentence; returns NULL. */
 PyObject *ext_raise(ext_state *, int code);
+/* The same, and for the default heap how its limit is set. */
+struct ext_arena;
+PyObject *ext_raise_in(ext_state *, const struct ext_arena *, int code);
 
 /* ---- arena.c: one heap that this process has attached ---- */
 

@@ -278,23 +278,31 @@ static int set_name(ext_state *st, ext_arena *arena, const char *name, PyObject 
                 : set_copy(st, arena, name, value);
 }
 
+static int remove_name(PyObject *self, PyObject *name)
+{
+    char text[SHARENA_NAME + 1];
+    ext_arena *arena = look_up(self, name, text);
+    if (arena == NULL)
+        return -1;
+    int code;
+    Py_BEGIN_ALLOW_THREADS
+    code = sharena_name_remove(arena->core, text);
+    Py_END_ALLOW_THREADS
+    ext_arena_unref(arena);
+    (void)raise_name(ext_state_of_object(self), code, name);
+    return code == 0 ? 0 : -1;
+}
+
 int ext_heap_set(PyObject *self, PyObject *name, PyObject *value)
 {
+    if (value == NULL)
+        return remove_name(self, name);
     ext_state *st = ext_state_of_object(self);
-    const char *text = name_text(name);
+    const char *text = name_given(name);
     ext_arena *arena = text == NULL ? NULL : ext_heap_arena(st, (ext_heap *)self);
     if (arena == NULL)
         return -1;
-    int status;
-    if (value != NULL) {
-        status = set_name(st, arena, text, value);
-    } else {
-        Py_BEGIN_ALLOW_THREADS
-        status = sharena_name_remove(arena->core, text);
-        Py_END_ALLOW_THREADS
-        if (status != 0)
-            (void)raise_name(st, status, name);
-    }
+    int status = set_name(st, arena, text, value);
     ext_arena_unref(arena);
-    return status == 0 ? 0 : -1;
+    return status;
 }

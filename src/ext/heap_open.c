@@ -21,16 +21,42 @@ static int parse_seconds(PyObject *value, const char *what, unsigned *out)
     return 0;
 }
 
+/* In the core 0 means "default", which nobody means who writes it. */
+static int parse_room(PyObject *size, const char *what, uint64_t *out)
+{
+    if (size == NULL || size == Py_None)
+        return 0;
+    if (ext_size_parse(size, what, out) < 0)
+        return -1;
+    if (*out != 0)
+        return 0;
+    PyErr_Format(PyExc_ValueError,
+                 "%s must be 4 MiB or more, got 0; leave it out for the default", what);
+    return -1;
+}
+
+/* Here 0 has a meaning, which the core has for whatever is less than a unit. */
+static int parse_retain(PyObject *size, uint64_t *out)
+{
+    if (size == NULL || size == Py_None)
+        return 0;
+    if (ext_size_parse(size, "retain", out) < 0)
+        return -1;
+    if (*out == 0)
+        *out = 1;
+    return 0;
+}
+
 static int parse_options(PyObject *const *v, int mode, sharena_options *options)
 {
-    if (mode < 0 || mode > 0777) {
-        PyErr_SetString(PyExc_ValueError, "mode must be permission bits from 0 to 0o777");
+    if (mode <= 0 || mode > 0777) {
+        PyErr_SetString(PyExc_ValueError, "mode must be permission bits: 0o600, 0o660 or 0o666");
         return -1;
     }
     options->mode = (unsigned)mode;
-    if (ext_size_parse(v[0], "limit", &options->limit_bytes) < 0 ||
-        ext_size_parse(v[1], "reserve", &options->reserve_bytes) < 0 ||
-        ext_size_parse(v[2], "retain", &options->retain_bytes) < 0 ||
+    if (parse_room(v[0], "limit", &options->limit_bytes) < 0 ||
+        parse_room(v[1], "reserve", &options->reserve_bytes) < 0 ||
+        parse_retain(v[2], &options->retain_bytes) < 0 ||
         parse_seconds(v[3], "ticket_timeout", &options->ticket_ms) < 0 ||
         parse_seconds(v[4], "grace", &options->grace_ms) < 0)
         return -1;

@@ -288,20 +288,24 @@ static PyMethodDef heap_methods[] = {
      "    Letters, digits, '.', '_' and '-', at most 64.  A heap without a name is gone\n"
      "    with its last user; one with a name lives in /dev/shm until it is unlinked.\n"
      "limit : int or str, optional\n"
-     "    Most bytes of memory it may take, such as ``'4GiB'``; by default 80 % of the\n"
-     "    smaller of the machine's memory and the cgroup's limit.\n"
+     "    Most bytes of memory it may take, such as ``'4GiB'``, and at least 4 MiB; by\n"
+     "    default 80 % of the smaller of the machine's memory and the cgroup's limit.\n"
      "reserve : int or str, optional\n"
      "    Bytes of address space, by default four times the machine's memory.\n"
      "retain : int or str, optional\n"
-     "    Bytes of free memory kept warm for re-use, by default an eighth of the limit.\n"
+     "    Bytes of free memory kept warm for re-use, by default an eighth of the limit;\n"
+     "    with 0 all goes back to the system at once.\n"
      "mode : int\n"
-     "    Permission bits of a named heap.\n"
+     "    Permission bits of a named heap: 0o600, or 0o660 or 0o666 for users who attach\n"
+     "    with ``owner=``.  Who may only read can't attach, so others are refused.\n"
      "ticket_timeout, grace : float\n"
      "    Seconds after which a handle that nobody loads no longer keeps its array, and\n"
      "    the same once the process that made it is dead.\n\n"
      "Raises\n------\n"
      "HeapExistsError\n    A heap of this name exists.\n"
-     "ValueError\n    A size, mode or name that can't be."},
+     "ValueError\n    A size, mode or name that can't be.\n"
+     "HeapPermissionError\n    /dev/shm can't be written.\n"
+     "HeapFullError, HeapSystemError\n    No room for its tables, no address space, no /proc."},
     {"attach", EXT_METHOD(ext_heap_attach), METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      "attach($type, /, name=None, *, uuid=None, pid=0, fd=-1, owner=-1)\n--\n\n"
      "Attach to a heap that exists: by name, or an unnamed one by its uuid.\n\n"
@@ -310,14 +314,22 @@ static PyMethodDef heap_methods[] = {
      "attached only if ``owner`` names that user's id: who can write a heap can change what\n"
      "its arrays hold.\n\n"
      "Raises\n------\n"
-     "HeapNotFoundError, NotAHeapError, HeapVersionError, TooManyProcessesError"},
+     "HeapNotFoundError\n    No heap of this name, or no process has this uuid open.\n"
+     "HeapPermissionError\n    It is another user's, and ``owner`` or its mode is missing.\n"
+     "NotAHeapError, CorruptHeapError, HeapVersionError\n    The file is no sound heap.\n"
+     "RemoteHandleError\n    It was made before a reboot.\n"
+     "TooManyProcessesError\n    All its slots are taken.\n"
+     "HeapSystemError\n    No address space, no descriptor, no /proc.\n"
+     "ValueError\n    What can be no heap's name or uuid."},
     {"default", heap_default, METH_NOARGS | METH_CLASS,
      "default($type, /)\n--\n\n"
      "The heap that constructors use without ``heap=``.\n\n"
      "It is joined through the environment variable SHARENA_HEAP, or made with the limit\n"
      "in SHARENA_LIMIT and published in that variable, so that all descendants share it."},
     {"stats", ext_heap_stats, METH_NOARGS,
-     "stats($self, /)\n--\n\nCounts and bytes as a `Stats`: a snapshot, not atomic."},
+     "stats($self, /)\n--\n\n"
+     "Counts and bytes as a `Stats`: a snapshot, not atomic.\n\n"
+     "Its repr leaves out what is 0; ``stats().classes`` is the table of small blocks."},
     {"check", ext_heap_check, METH_NOARGS,
      "check($self, /)\n--\n\n"
      "Walk all of the heap's metadata; return a list of faults, one sentence each."},
@@ -372,7 +384,19 @@ PyDoc_STRVAR(heap_doc,
              "there) until ``del heap['x']``, and any process gets it by ``heap['x']``.\n"
              "As a context manager it is closed at the end.");
 
+static PyObject *heap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)type;
+    (void)args;
+    (void)kwargs;
+    PyErr_SetString(PyExc_TypeError,
+                    "a Heap is not made by calling it: use Heap.create(name) for a new heap, "
+                    "Heap.attach(name) for one that exists, or Heap.default()");
+    return NULL;
+}
+
 static PyType_Slot heap_slots[] = {
+    {Py_tp_new, heap_new},
     {Py_tp_doc, (void *)(uintptr_t)heap_doc},
     {Py_tp_dealloc, heap_dealloc},
     {Py_tp_methods, heap_methods},
@@ -392,7 +416,7 @@ static PyType_Slot heap_slots[] = {
 static PyType_Spec heap_spec = {
     .name = "sharena.Heap",
     .basicsize = sizeof(ext_heap),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = heap_slots,
 };
 

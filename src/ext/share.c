@@ -91,13 +91,30 @@ static int parse_uses(PyObject *value, unsigned *uses)
     return 0;
 }
 
+/* How an object of another library gives its array, as far as its type tells. */
+static const char *way_to_array(PyObject *object)
+{
+    static const char *const ways[][2] = {{"to_numpy", "; pass its .to_numpy()"},
+                                          {"numpy", "; pass its .numpy()"},
+                                          {"__array__", "; pass numpy.asarray() of it"}};
+    const char *way = "";
+    for (size_t i = 0; way[0] == '\0' && i < sizeof ways / sizeof ways[0]; i++) {
+        PyObject *method = PyObject_GetAttrString((PyObject *)Py_TYPE(object), ways[i][0]);
+        if (method != NULL)
+            way = ways[i][1];
+        Py_XDECREF(method);
+        PyErr_Clear();
+    }
+    return way;
+}
+
 static PyObject *refuse_handle(PyObject *object)
 {
     ext_arena *arena;
     sharena_block block;
     if (!PyArray_Check(object))
-        PyErr_Format(PyExc_TypeError, "handle() needs a numpy.ndarray, not %s",
-                     Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "handle() needs a numpy.ndarray, not %s%s",
+                     Py_TYPE(object)->tp_name, way_to_array(object));
     else if (ext_locate((PyArrayObject *)object, &arena, &block)) {
         ext_arena_unref(arena);
         PyErr_Format(PyExc_ValueError,

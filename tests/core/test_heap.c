@@ -138,9 +138,9 @@ static void named_heap(void)
     make_path(path, name);
     CHECK_EQ(sharena_attach(name, &heap), SHARENA_ENOTFOUND);
     CHECK_OK(
-        sharena_create(name, &(sharena_options){.mode = 0640, .reserve_bytes = 64 * MIB}, &heap));
+        sharena_create(name, &(sharena_options){.mode = 0660, .reserve_bytes = 64 * MIB}, &heap));
     CHECK_EQ(stat(path, &st), 0);
-    CHECK_EQ(st.st_mode & 0777, 0640);
+    CHECK_EQ(st.st_mode & 0777, 0660);
     CHECK_EQ(sharena_create(name, &small, &other), SHARENA_EEXIST);
     peer_send(&peer, name, sizeof name);
     peer_await(&peer);

@@ -42,12 +42,13 @@ def test_repr_tells_name_bytes_limit_and_processes(name, heap):
 
 
 def test_options_are_kept(name):
-    with sharena.Heap.create(name, limit="64MiB", reserve=1 << 30, retain=0, mode=0o640) as heap:
+    with sharena.Heap.create(name, limit="64MiB", reserve=1 << 30, retain=0, mode=0o660) as heap:
         stats = heap.stats()
         assert stats.limit_bytes == heap.limit == 64 << 20
         assert stats.reserve_bytes >= 1 << 30
+        assert stats.retain_bytes == 0
         status = os.stat(f"/dev/shm/sharena.{name}")
-        assert status.st_mode & 0o777 == 0o640
+        assert status.st_mode & 0o777 == 0o660
         heap.unlink()
 
 

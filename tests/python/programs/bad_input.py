@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import sys
+import traceback
 import uuid
 
 import numpy as np
@@ -135,6 +136,78 @@ def case_heaps_and_handles_of_another_user():
     assert (sharena.attach(data) == 1).all()
     made.unlink()
     made.close()
+
+
+def as_another_user(work):
+    """Whether it works there, in a child; what it raises is printed."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setresgid(54321, 54321, 54321)
+            os.setresuid(54321, 54321, 54321)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def case_heaps_that_others_may_only_read():
+    """Whoever attaches writes: the message says so, and what the owner can do."""
+    if os.getuid() != 0:
+        return  # nobody else can be impersonated
+    name = private_name()
+    path = f"/dev/shm/sharena.{name}"
+    with sharena.Heap.create(name, mode=0o666) as made:
+        made["x"] = np.arange(5)
+        del made["x"]
+    attach = sharena.Heap.attach
+
+    def refused():
+        for owner in (0, -1):
+            expect(
+                sharena.HeapPermissionError,
+                lambda who=owner: attach(name, owner=who),
+                name,
+                "user 0",
+                "mode 0644",
+                "0o666",
+                "0o660",
+            )
+
+    def let_in():
+        with attach(name, owner=0) as heap:
+            heap["y"] = np.arange(7)
+            del heap["y"]
+        expect(sharena.HeapPermissionError, lambda: attach(name), "belongs to user 0")
+
+    assert as_another_user(let_in)
+    os.chmod(path, 0o644)
+    assert as_another_user(refused)
+    os.unlink(path)
+
+
+def case_no_proc():
+    """Run where /proc is empty: what fails says what is missing."""
+    assert not os.path.exists("/proc/self")
+    for work in (
+        lambda: sharena.ones(3),
+        sharena.Heap.create,
+        lambda: sharena.Heap.create(private_name()),
+    ):
+        error = expect(sharena.HeapSystemError, work, "/proc is not mounted")
+        assert isinstance(error, OSError)
+    path = f"/dev/shm/sharena.{private_name()}"
+    with open(path, "wb"):
+        pass
+    try:
+        name = path.rpartition("sharena.")[2]
+        expect(sharena.HeapSystemError, lambda: sharena.Heap.attach(name), "/proc is not")
+    finally:
+        os.unlink(path)
 
 
 def case_too_many_names():
@@ -338,8 +411,20 @@ def case_bad_options():
         {"reserve": -5},
         {"nonsense": 1},
         {"limit": 1.5},
+        {"mode": 0o1600},
+        {"mode": -1},
     ):
         expect(wrong, lambda o=options: sharena.Heap.create(**o))
+    for size in ("limit", "reserve"):  # nobody who writes 0 means the default
+        for zero in (0, "0", "0 GiB", False):
+            expect(ValueError, lambda s=size, z=zero: sharena.Heap.create(**{s: z}), size)
+    expect(ValueError, lambda: sharena.Heap.create(limit=MIB), "1 MiB", "4 MiB")
+    for mode in (0, 0o644, 0o640, 0o664, 0o620, 0o602, 0o444, 0o200, 0o111):
+        expect(ValueError, lambda m=mode: sharena.Heap.create(private_name(), mode=m), "mode")
+    with sharena.Heap.create(retain=0) as nothing_kept:
+        a = sharena.ones(4 * MIB, heap=nothing_kept)
+        del a
+        assert nothing_kept.stats().retained_bytes == 0
     expect(TypeError, lambda: sharena.ones(3, heap="default"))
 
 
@@ -363,5 +448,8 @@ def case_bad_files():
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "no_proc":  # nor has the default heap anything to leak
+        case_no_proc()
+        sys.exit()
     with no_leaks():
         globals()[f"case_{sys.argv[1]}"]()

@@ -254,6 +254,7 @@ def a_hundred_children():
             b = sharena.ones(10)
         except sharena.TooManyProcessesError as error:
             assert "process slots" in str(error), error
+            assert "ProcessPoolExecutor(max_workers=59)" in str(error), error
             for forbidden in (lambda: sharena.handle(a), lambda: sharena.zeros(1 << 20)):
                 try:
                     forbidden()

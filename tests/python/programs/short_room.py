@@ -80,7 +80,7 @@ def case_request(limit, most):
     """One request for 300 MiB where `most` MiB are allowed; then smaller ones."""
     heap = sharena.Heap.create(limit=limit)
     with Bystander():
-        text = refused(300 * MIB, heap, str(300 * MIB))
+        text = refused(300 * MIB, heap, "300 MiB")
         if limit != "80MiB":
             says(text, "memory cgroup", f"{most} MiB limit", "drop arrays")
         assert sharena.zeros(20 * MIB, "u1", heap=heap).sum() == 0
@@ -92,7 +92,7 @@ def case_default(most):
     heap = sharena.Heap.default()
     assert heap.limit <= int(most) * MIB * 0.8
     with Bystander():
-        refused(300 * MIB, None, str(heap.limit))
+        refused(300 * MIB, None, f"is {heap.limit / MIB:.4g} MiB")
         assert sharena.zeros(20 * MIB, "u1").sum() == 0
 
 
@@ -257,7 +257,7 @@ def case_file_size():
 def case_machine():
     """The machine says that 100 MiB are available."""
     heap = sharena.Heap.create(limit="4GiB")
-    refused(300 * MIB, heap, "this machine: 100 MiB available", str(300 * MIB))
+    refused(300 * MIB, heap, "this machine: 100 MiB available", "300 MiB")
     assert np.all(sharena.ones(20 * MIB, "u1", heap=heap))
 
 
