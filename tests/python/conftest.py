@@ -20,6 +20,7 @@ import pytest
 PROGRAMS = Path(__file__).parent / "programs"
 METHODS = ("fork", "spawn", "forkserver")
 DEADLINE_S = 60.0
+SKIPPED = 77  # what support.importorskip() ends a program with
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,6 +78,8 @@ def _end_session(leader: int, number: int) -> None:
 def run_program() -> Callable[..., str]:
     """Run `programs/NAME` with arguments; it must exit with 0.  Returns its output.
 
+    A program that lacks a library skips the test.
+
     `inside` is a command that runs another one, put in front.
     """
 
@@ -86,6 +89,8 @@ def run_program() -> Callable[..., str]:
         path = str(PROGRAMS / program)
         command = [*inside, sys.executable, path, *map(str, arguments)]
         done = run_session(command, **options)  # type: ignore[arg-type]
+        if done.returncode == SKIPPED:
+            pytest.skip(done.stdout.strip())
         assert done.returncode == 0, (
             f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         )

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
-from support import run_case
+from support import importorskip, run_case
 
 import sharena
 
@@ -248,7 +248,7 @@ def change_frame(frame, series):
 
 
 def case_pandas(context):
-    import pandas as pd
+    pd = importorskip("pandas")
 
     data = sharena.zeros((3, N))
     frame = pd.DataFrame(data.T, columns=["x", "y", "z"], copy=False)
@@ -280,11 +280,11 @@ def scale_sparse(matrix):
 
 
 def case_scipy_sparse(context):
-    import scipy.sparse
+    sparse = importorskip("scipy.sparse")
 
     dense = np.diag(np.arange(1.0, 6.0))
     with context.Pool(1) as pool:
-        for convert in (scipy.sparse.csr_array, scipy.sparse.csc_matrix, scipy.sparse.coo_array):
+        for convert in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
             matrix = convert(dense)
             matrix.data = sharena.array(matrix.data)
             back = pool.apply(scale_sparse, (matrix,))

@@ -5,7 +5,7 @@ import pickle
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
-from support import heap, run_case
+from support import heap, importorskip, run_case
 
 import sharena
 
@@ -121,12 +121,22 @@ def return_inside(make_it):
 
 def case_lost_inside(context):
     with context.Pool(2) as pool:
-        for make_it in (lost_frame, lost_series, lost_index):
-            result = pool.apply_async(return_inside, (make_it,)).get(20)
-            assert is_lost(result), (make_it, type(result))
         found = pool.apply_async(return_inside, (lost_dict,)).get(20)
         assert is_lost(found["a"])
         assert found["b"] == 5
+
+
+def case_lost_inside_pandas(context):
+    importorskip("pandas")
+    with context.Pool(2) as pool:
+        for make_it in (lost_frame, lost_series, lost_index):
+            result = pool.apply_async(return_inside, (make_it,)).get(20)
+            assert is_lost(result), (make_it, type(result))
+
+
+def case_lost_inside_scipy(context):
+    importorskip("scipy.sparse")
+    with context.Pool(2) as pool:
         sparse = pool.apply_async(return_inside, (lost_sparse,)).get(20)
         assert is_lost(sparse.data)
 

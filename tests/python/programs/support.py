@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import multiprocessing
 import os
 import select
@@ -11,6 +12,7 @@ import time
 import sharena
 
 DEADLINE_S = 20.0
+SKIPPED = 77  # the exit status that tells "skipped", as in Automake and Meson
 
 
 def heap():
@@ -71,6 +73,15 @@ def wait_for_exit(pid, deadline_s=DEADLINE_S):
         assert ready, f"process {pid} is still there"
     finally:
         os.close(descriptor)
+
+
+def importorskip(name):
+    """The module, or the end of the program with the status of a skipped test."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        print(error)
+        sys.exit(SKIPPED)
 
 
 def run_case(program):
