@@ -145,6 +145,37 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* ---- imported again ---- */
+
+/* The module that other libraries have functions of, borrowed while it lives; and whose it is,
+ * for CPython before 3.12 lets other interpreters import this module, too. */
+static PyObject *first;
+static PyInterpreterState *first_interpreter;
+
+static int is_dunder(PyObject *name)
+{
+    return PyUnicode_Check(name) && PyUnicode_GET_LENGTH(name) > 1 &&
+           PyUnicode_READ_CHAR(name, 0) == '_' && PyUnicode_READ_CHAR(name, 1) == '_';
+}
+
+/* Makes the module another view of the first one: its functions and types, one state.  With
+ * two, every array would be counted twice, and each heap be of another type than before.  The
+ * package's modules that have registered something come back, too. */
+static int follow(PyObject *module)
+{
+    PyObject *key, *value, *loaded = NULL;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(PyModule_GetDict(first), &at, &key, &value)) {
+        if (is_dunder(key) && PyUnicode_CompareWithASCIIString(key, "__version__") != 0)
+            continue;
+        if (PyDict_SetItem(PyModule_GetDict(module), key, value) < 0)
+            return -1;
+        if (PyUnicode_CompareWithASCIIString(key, "_loaded") == 0)
+            loaded = value;
+    }
+    return loaded == NULL ? 0 : PyDict_Merge(PyImport_GetModuleDict(), loaded, 0);
+}
+
 /* ---- state ---- */
 
 static int traverse(PyObject *module, visitproc visit, void *arg)
@@ -176,6 +207,8 @@ static int clear(PyObject *module)
     if (st == NULL)
         return 0;
     st->default_arena = NULL;
+    if (first == module)
+        first = NULL;
     for (int i = 0; i < EXT_ERROR_COUNT; i++)
         Py_CLEAR(st->errors[i]);
     Py_CLEAR(st->default_heap);
@@ -226,22 +259,35 @@ static int read_environment(ext_state *st)
                             warn);
 }
 
+/* For `_reducers.install()`: the package's modules, once it has run. */
+static int add_loaded(PyObject *module)
+{
+    PyObject *loaded = PyDict_New();
+    int status = loaded == NULL ? -1 : PyModule_AddObjectRef(module, "_loaded", loaded);
+    Py_XDECREF(loaded);
+    return status;
+}
+
 static int run(PyObject *module)
 {
     ext_state *st = ext_state_of(module);
+    if (first != NULL && first_interpreter == PyInterpreterState_Get())
+        return follow(module);
     import_array1(-1);
     st->float64 = PyArray_DescrFromType(NPY_DOUBLE);
     if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
         ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
-        read_environment(st) < 0)
+        add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;
     sharena_set_interrupt(interrupted, NULL);
     /* So that every descendant finds the same heap.  A failure is not the import's: who
      * needs the default heap tries again, and gets the error. */
     if (ext_default_heap(st) == NULL)
         PyErr_Clear();
+    first = module;
+    first_interpreter = PyInterpreterState_Get();
     return 0;
 }
 

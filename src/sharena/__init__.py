@@ -17,7 +17,7 @@ if not sys.platform.startswith("linux") or sys.maxsize < 2**32:
         f"{sys.platform} with {'64' if sys.maxsize > 2**32 else '32'}-bit pointers"
     )
 
-from . import _reducers
+from . import _core, _reducers  # noqa: F401 # in this order: see _reducers.install()
 from ._core import (
     ByValueWarning,
     CorruptHeapError,

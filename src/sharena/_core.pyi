@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import (
     Any,
     Final,
@@ -50,6 +50,8 @@ class HeapSystemError(SharenaError, OSError): ...
 class RemoteHandleError(SharenaError): ...
 class HeapClosedError(SharenaError, ValueError): ...
 class ByValueWarning(RuntimeWarning): ...
+
+_loaded: dict[str, ModuleType]  # the package's modules, once they have registered reducers
 
 # Constructors: NumPy's signatures and heap=.
 

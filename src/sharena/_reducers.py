@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pickle
+import sys
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
@@ -42,7 +43,19 @@ _pandas_types: frozenset[type] = frozenset()  # empty until pandas is imported
 
 
 def install() -> None:
-    """Register with what is imported, and wait for what is not."""
+    """Register with what is imported, and wait for what is not: once in a process.
+
+    A package that is imported again, after somebody took it out of `sys.modules`, goes on
+    with the modules of the first import: `_core` brings them back before they are asked for.
+    """
+    if __name__ in _core._loaded:
+        return
+    prefix = f"{__package__}."
+    _core._loaded.update(
+        (name, module)
+        for name, module in sys.modules.items()
+        if name.startswith(prefix) and module is not _core
+    )
     if not isinstance(getattr(pickle.__spec__, "loader", None), SourceFileLoader):
         # The standard library is frozen, and such loaders may refuse to be waited for.
         importlib.import_module("multiprocessing.reduction")

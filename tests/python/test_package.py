@@ -10,6 +10,7 @@ import pytest
 import sharena
 from sharena import _core
 
+PROGRAM = "again.py"
 NOT_LINUX = "import sys; sys.platform = 'darwin'; import sharena"
 IMPORTED = "import sys, sharena; print(*sys.modules)"
 
@@ -64,6 +65,10 @@ def test_a_heap_that_is_gone_is_replaced(run_python):
     assert done.stdout.strip() == "3.0", done.stderr
 
 
+def test_imported_again(run_program, case):
+    run_program(PROGRAM, case, env={"SHARENA_WARN_BYVALUE": "1MiB"})
+
+
 def test_the_header_is_where_get_include_says():
     assert (Path(sharena.get_include()) / "sharena" / "sharena.h").is_file()
 
@@ -77,7 +82,8 @@ def test_the_extension_declares_that_it_needs_no_gil():
 
     class Definition(ctypes.Structure):
         _fields_ = (
-            ("base", ctypes.c_void_p * 5),
+            ("object", ctypes.c_byte * object.__basicsize__),  # twice as large without a GIL
+            ("base", ctypes.c_void_p * 3),
             ("name", ctypes.c_char_p),
             ("doc", ctypes.c_char_p),
             ("size", ctypes.c_ssize_t),
