@@ -342,7 +342,12 @@ static int read_fields(ext_reader *r, unsigned count, PyObject *const lists[4], 
 {
     for (unsigned i = 0; i < count; i++) {
         uint32_t offset;
-        if (append(lists[0], read_text(r)) < 0 || append(lists[1], read_text(r)) < 0)
+        PyObject *name = read_text(r);
+        if (name != NULL && (name == Py_None || PyUnicode_GET_LENGTH(name) == 0)) {
+            Py_DECREF(name); /* NumPy would invent one */
+            name = (PyObject *)bad();
+        }
+        if (append(lists[0], name) < 0 || append(lists[1], read_text(r)) < 0)
             return -1;
         if (ext_read(r, &offset, sizeof offset) < 0) {
             bad();
@@ -368,7 +373,33 @@ static PyArray_Descr *as_record(PyArray_Descr *descr)
     return result;
 }
 
-static PyArray_Descr *build_struct(PyObject *const lists[4], uint32_t size, unsigned flags)
+/* Whether the field is what was asked for: 1, 0 or -1. */
+static int field_is(PyObject *field, PyObject *title, PyObject *offset)
+{
+    PyObject *its_title = PyTuple_GET_SIZE(field) > 2 ? PyTuple_GET_ITEM(field, 2) : Py_None;
+    int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(field, 1), offset, Py_EQ);
+    return same <= 0 ? same : PyObject_RichCompareBool(its_title, title, Py_EQ);
+}
+
+static int struct_is(PyArray_Descr *descr, PyObject *const lists[4], uint32_t size,
+                     unsigned flags)
+{
+    PyObject *fields = PyDataType_FIELDS(descr);
+    Py_ssize_t count = PyList_GET_SIZE(lists[0]);
+    if (fields == NULL || PyTuple_GET_SIZE(PyDataType_NAMES(descr)) != count)
+        return count == 0;
+    int same = PyDataType_ELSIZE(descr) == (npy_intp)size &&
+               !PyDataType_FLAGCHK(descr, NPY_ALIGNED_STRUCT) == !(flags & ALIGNED);
+    for (Py_ssize_t i = 0; same > 0 && i < count; i++) {
+        PyObject *field = PyDict_GetItemWithError(fields, PyList_GET_ITEM(lists[0], i));
+        same = field == NULL
+                   ? (PyErr_Occurred() ? -1 : 0)
+                   : field_is(field, PyList_GET_ITEM(lists[1], i), PyList_GET_ITEM(lists[2], i));
+    }
+    return same;
+}
+
+static PyArray_Descr *build_once(PyObject *const lists[4], uint32_t size, unsigned flags)
 {
     PyObject *spec = Py_BuildValue("{sOsOsOsOsksO}", "names", lists[0], "titles", lists[1],
                                    "offsets", lists[2], "formats", lists[3], "itemsize",
@@ -378,7 +409,25 @@ static PyArray_Descr *build_struct(PyObject *const lists[4], uint32_t size, unsi
     if (spec != NULL && !PyArray_DescrConverter(spec, &descr))
         descr = NULL;
     Py_XDECREF(spec);
+    int same = descr == NULL ? 0 : struct_is(descr, lists, size, flags);
+    if (descr != NULL && same <= 0) {
+        if (same == 0)
+            PyErr_NoMemory();
+        Py_CLEAR(descr);
+    }
     return descr != NULL && (flags & RECORD) ? as_record(descr) : descr;
+}
+
+/* NumPy takes a key of the specification for missing when it had no memory to look for it:
+ * it then makes another dtype, or complains of what is not there.  So the result is compared,
+ * and NumPy is asked a second time before a complaint counts as damage. */
+static PyArray_Descr *build_struct(PyObject *const lists[4], uint32_t size, unsigned flags)
+{
+    PyArray_Descr *descr = build_once(lists, size, flags);
+    if (descr != NULL || PyErr_ExceptionMatches(PyExc_MemoryError))
+        return descr;
+    PyErr_Clear();
+    return build_once(lists, size, flags);
 }
 
 static PyArray_Descr *read_struct(ext_reader *r, int depth)
@@ -413,7 +462,8 @@ PyArray_Descr *ext_dtype_read(ext_reader *r)
 {
     PyArray_Descr *descr = read_code(r, DEPTH);
     if (descr == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        if (PyErr_ExceptionMatches(PyExc_ValueError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
+            PyErr_ExceptionMatches(PyExc_OverflowError)) {
             PyErr_Clear(); /* NumPy's error for a field that no array could have */
             bad();
         }

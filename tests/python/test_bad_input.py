@@ -20,3 +20,7 @@ def test_bad_input(run_program, case):
     if subprocess.run([*apart, mount], capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs in a namespace of its own")
     run_program(PROGRAM, case, inside=[*apart, f'{mount} && exec "$@"', "-"])
+
+
+def test_no_memory_is_no_damage(run_program):
+    run_program("no_memory.py")
