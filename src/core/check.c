@@ -277,6 +277,7 @@ static void check_tables(struct walk *w, uint64_t unit)
 int sharena_check(sharena_heap *h, void (*report)(const char *, void *), void *argument)
 {
     struct walk w = {.h = h, .fault = report, .argument = argument, .speak = 1};
+    uint64_t meta = load64_relaxed(&h->control->committed_meta);
 
     if (memcmp(h->base, &h->super, sizeof h->super) != 0)
         fault(&w, "the superblock was changed");
@@ -286,6 +287,9 @@ int sharena_check(sharena_heap *h, void (*report)(const char *, void *), void *a
               (unsigned long long)h->n_units);
         w.used = w.used < h->n_units ? w.used : h->n_units;
     }
+    if (meta > h->super.data) /* counted against the limit, and never counted again */
+        fault(&w, "committed_meta is %llu of %llu", (unsigned long long)meta,
+              (unsigned long long)h->super.data);
     settle_then_report(&w, 0, check_tables);
     for (uint64_t u = 0; u < w.used; u = shr__next_head(h, u))
         settle_then_report(&w, u, check_at);

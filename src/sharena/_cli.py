@@ -32,6 +32,9 @@ class Report(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.print_help(sys.stderr)
+        return USAGE
     try:
         status: int = options.run(options)
     except BrokenPipeError:  # `ls | head`
@@ -45,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sharena", description=__doc__)
     parser.add_argument("--version", action="version", version=f"sharena {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
 
     ls = commands.add_parser("ls", help="list my heaps and the processes that hold them")
     ls.add_argument(
@@ -84,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"sharena: {message}", file=sys.stderr)
+    print(f"sharena: {_printable(message)}", file=sys.stderr)
     return status
 
 
@@ -93,7 +97,7 @@ def _fail(message: str, status: int) -> int:
 
 def _ls(options: argparse.Namespace) -> int:
     reports = [_attach(backing) for backing in _survey.backings()]
-    described = [_describe(report, options.blocks) for report in reports]
+    described = [_describe_or_say(report, options.blocks) for report in reports]
     if options.json:
         json.dump(described, sys.stdout, indent=2)
         print()
@@ -111,7 +115,7 @@ def _attach(backing: _survey.Backing) -> Report:
     try:
         if backing.name is not None:
             return Report(backing, Heap.attach(backing.name), "")
-    except SharenaError as refused:
+    except (SharenaError, ValueError) as refused:
         error = str(refused)
     for pid, descriptor in backing.openers.items():
         try:
@@ -121,6 +125,13 @@ def _attach(backing: _survey.Backing) -> Report:
         else:
             return Report(backing, heap, "")
     return Report(backing, None, error)
+
+
+def _describe_or_say(report: Report, blocks: int | None) -> dict[str, Any]:
+    try:
+        return _describe(report, blocks)
+    except SharenaError as refused:  # damage, or it went meanwhile
+        return _describe(Report(report.backing, None, str(refused)), blocks)
 
 
 def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
@@ -141,6 +152,7 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
         "inflight_bytes blocks guests max_processes names"
     ).split():
         described[field] = getattr(stats, field)
+    described["damaged"] = _is_absurd(stats)
     processes = [process for process in heap.processes() if process.pid != os.getpid()]
     pids = [process.pid for process in processes]
     described["processes"] = [_describe_process(process, pids) for process in processes]
@@ -157,6 +169,15 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
     if blocks is not None:
         described["largest_blocks"] = _largest_blocks(heap, blocks)
     return described
+
+
+def _is_absurd(stats: Any) -> bool:
+    """Whether the counts can't be true: no sound heap takes more than its limit.
+
+    Twice that, for of a heap in use something may be counted in two places.
+    """
+    used = stats.live_bytes + stats.retained_bytes
+    return bool(max(used, stats.committed_bytes) > 2 * stats.limit_bytes)
 
 
 def _describe_process(process: Any, holders: Collection[int]) -> dict[str, Any]:
@@ -198,9 +219,13 @@ def _print_heaps(described: list[dict[str, Any]]) -> None:
     for number, heap in enumerate(described):
         if number:
             print()
-        print(heap["name"] or f"(unnamed) {heap['uuid']}")
+        title = _printable(heap["name"] or heap["uuid"])
+        print(title if heap["name"] else f"(unnamed) {title}")
         if "error" in heap:
-            print(f"  {_size(heap['committed_bytes'])} committed; not attached: {heap['error']}")
+            error = _printable(heap["error"])
+            print(f"  {_size(heap['committed_bytes'])} committed; not attached: {error}")
+        elif heap["damaged"]:
+            print(f"  damaged? its counts can't be true: run check {title}")
         else:
             print(
                 f"  {_size(heap['live_bytes'])} live in {heap['blocks']} blocks, "
@@ -272,7 +297,7 @@ def _rm(options: argparse.Namespace) -> int:
     except HeapNotFoundError as error:
         return _fail(str(error), USAGE)
     except HeapBusyError as error:
-        return _fail(f"{error} (rm --force removes it all the same)", REFUSED)
+        return _fail(f"{error} (rm --force)", REFUSED)
     except (SharenaError, ValueError) as error:
         if not options.force:
             return _fail(f"{error} (rm --force removes the file)", REFUSED)
@@ -300,8 +325,8 @@ def _check(options: argparse.Namespace) -> int:
         return _fail(f"{found[0].title}: {report.error}", REFUSED)
     faults = report.heap.check()
     for fault in faults:
-        print(fault)
-    print(f"{found[0].title}: {len(faults) or 'no'} faults")
+        print(_printable(fault))
+    print(f"{_printable(found[0].title)}: {len(faults) or 'no'} faults")
     return REFUSED if faults else DONE
 
 

@@ -112,7 +112,7 @@ def _uuid(path: Path) -> str:
 def _my_processes() -> list[int]:
     """Processes of this user, but for this one."""
     mine = []
-    for entry in os.listdir("/proc"):
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if entry.isdigit() and int(entry) != os.getpid():
             with contextlib.suppress(OSError):
                 if os.stat(f"/proc/{entry}").st_uid == os.geteuid():

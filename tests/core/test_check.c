@@ -156,6 +156,7 @@ static void tables(void)
     struct control_shm *c = z.heap->control;
     PLANT64(&c->used_units, UINT64_MAX, "used_units");
     PLANT64(&c->used_units, load64_relaxed(&c->used_units) - 1, "used_units");
+    PLANT64(&c->committed_meta, UINT64_MAX >> 1, "committed_meta");
     PLANT64(&shr__slot(z.heap, 40)->state, SHR_STATE(1, 99), "state");
     shr_a64 *super = (shr_a64 *)(void *)(z.heap->base + 64);
     PLANT64(super, load64_relaxed(super) ^ 1, "superblock");

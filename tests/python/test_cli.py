@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 
+import numpy as np
 import pytest
 
 import sharena
@@ -138,6 +139,56 @@ def test_ls_shows_what_it_cannot_attach(cli, name):
     assert "not attached" in done.stdout
 
 
+def test_ls_says_when_the_counts_cannot_be_true(cli, name):
+    """A word of the control page is overwritten: no terabytes, but what to do."""
+    path = _survey.file_of(name)
+    with sharena.Heap.create(name, limit="24MiB") as heap:
+        heap["x"] = np.ones(1000)
+        stats = heap.stats()
+        count = stats.metadata_bytes.to_bytes(8, "little")
+        with open(path, "rb") as file:
+            file.seek(4096)
+            page = file.read(61440)
+        assert page.count(count) == 1
+        assert not listed(cli)[name]["damaged"]
+        with open(path, "r+b") as file:
+            file.seek(4096 + page.index(count))
+            file.write(b"\x5a" * 7 + b"\0")
+        done = cli("ls")
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0, done.stderr
+        at = lines.index(name)
+        assert lines[at + 1] == f"  damaged? its counts can't be true: run check {name}"
+        assert "TiB committed" not in done.stdout
+        assert listed(cli)[name]["damaged"]
+        checked = cli("check", name)
+        assert checked.returncode == 1
+        assert checked.stdout
+
+
+def test_names_that_no_terminal_shows(cli, name):
+    """A file of such a name is listed, found and removed; nothing is obeyed or crashes."""
+    odd = f"{name}-\udcff\x1b[2J"
+    path = _survey.file_of(odd)
+    path.write_bytes(b"no heap" * 1000)
+    try:
+        done = cli("ls")
+        assert done.returncode == 0, done.stderr
+        assert f"{name}-\\udcff\\x1b[2J" in done.stdout
+        assert "\x1b" not in done.stdout
+        assert odd in listed(cli)
+        for command in ("rm", "check"):
+            refused = cli(command, odd)
+            assert refused.returncode == 1
+            assert "Traceback" not in refused.stderr
+            assert "\x1b" not in refused.stdout + refused.stderr
+        assert path.exists()
+        assert cli("rm", "--force", odd).returncode == 0
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def test_rm(cli, name):
     sharena.Heap.create(name).close()
     assert cli("rm", name).returncode == 0
@@ -152,6 +203,8 @@ def test_rm_is_refused_while_others_are_attached(cli, holder):
     refused = cli("rm", holder.name)
     assert refused.returncode == 1
     assert "--force" in refused.stderr
+    assert "they keep the memory" in refused.stderr
+    assert refused.stderr.count("(") == 1
     assert _survey.file_of(holder.name).exists()
     forced = cli("rm", "--force", holder.name)
     assert forced.returncode == 0, forced.stderr
@@ -181,6 +234,15 @@ def test_wrong_usage(cli):
         done = cli(*arguments)
         assert done.returncode == 2
         assert done.stderr
+
+
+def test_alone_it_prints_the_help(cli):
+    alone, asked = cli(), cli("--help")
+    assert asked.returncode == 0
+    assert alone.returncode == 2
+    assert alone.stderr == asked.stdout
+    for command in ("ls", "rm", "check", "demo"):
+        assert f"\n    {command} " in alone.stderr
 
 
 def test_version(cli):
