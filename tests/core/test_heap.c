@@ -359,6 +359,53 @@ static void closed_descriptor_is_found_again(void)
     check_heap(heap);
 }
 
+/* Who attaches reads and writes: a mode that allows but one of them is refused. */
+static void modes(void)
+{
+    static const unsigned good[] = {0600, 0660, 0666, 0606, 0777, 0}; /* 0: the default */
+    static const unsigned bad[] = {0644, 0640, 0664, 0604, 0620, 0602, 0400, 0200, 0066, 0111};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        sharena_options options = {.mode = bad[i], .reserve_bytes = 8 * MIB};
+        sharena_heap *heap = NULL;
+        CHECK_EQ(sharena_create(scratch_name(), &options, &heap), SHARENA_EINVAL);
+        CHECK(heap == NULL && strstr(sharena_detail(), "0660") != NULL);
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        sharena_options options = {.mode = good[i], .reserve_bytes = 8 * MIB};
+        char name[64], path[128];
+        struct stat st;
+        sharena_heap *heap;
+        snprintf(name, sizeof name, "%s", scratch_name());
+        make_path(path, name);
+        CHECK_OK(sharena_create(name, &options, &heap));
+        CHECK_EQ(stat(path, &st), 0);
+        CHECK_EQ(st.st_mode & 0777, good[i] ? good[i] & 0666 : 0600);
+        CHECK_OK(sharena_detach(heap));
+    }
+}
+
+static void sizes_as_people_read_them(void)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } sizes[] = {
+        {0, "0 bytes"},
+        {1023, "1023 bytes"},
+        {1024, "1 KiB"},
+        {1536, "1.5 KiB"},
+        {MIB - 1, "1 MiB"},
+        {MIB, "1 MiB"},
+        {2046 * MIB, "1.998 GiB"},
+        {5 * MIB / 2, "2.5 MiB"},
+        {UINT64_C(3) << 40, "3 TiB"},
+        {UINT64_MAX, "1.678e+07 TiB"},
+    };
+    char buffer[16];
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        CHECK_STR(shr__size(sizes[i].bytes, buffer), sizes[i].text);
+}
+
 static void errors_have_texts(void)
 {
     CHECK_STR(sharena_strerror(0), "success");
@@ -371,4 +418,5 @@ CASES(CASE(unnamed_heap), CASE(attached_twice_is_one_heap), CASE(many_heaps_and_
       CASE(another_process_attaches), CASE(named_heap), CASE(named_heap_outlives_its_users),
       CASE(bad_names), CASE(bad_options), CASE(files_that_are_no_heaps),
       CASE(links_and_other_users), CASE(damaged_superblocks), CASE(other_format_version),
-      CASE(closed_descriptor_is_found_again), CASE(errors_have_texts))
+      CASE(closed_descriptor_is_found_again), CASE(modes), CASE(sizes_as_people_read_them),
+      CASE(errors_have_texts))
