@@ -37,7 +37,7 @@ int shr__is_shortage(int code)
 
 int shr__no_stretch(sharena_heap *h, uint64_t bytes)
 {
-    char name[96], size[2][16];
+    char name[96], size[2][24];
 
     return shr__fail(SHARENA_ERESERVE,
                      "%s has no free stretch of %s in its address space of %s; drop arrays, or "
@@ -68,7 +68,7 @@ static int full(sharena_heap *h, uint64_t bytes)
     struct held_by_tickets sum = {h, 0};
     uint64_t meta = load64_relaxed(&h->control->committed_meta);
     uint64_t data = load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT;
-    char name[96], size[5][16];
+    char name[96], size[5][24];
 
     (void)sharena_ticket_list(h, add_ticket, &sum);
     return shr__fail(SHARENA_EFULL,
@@ -173,7 +173,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     if (size > h->data_bytes || units > h->n_units)
         return shr__no_stretch(h, size);
     if (units > h->limit_units) {
-        char name[96], text[2][16];
+        char name[96], text[2][24];
         return shr__fail(SHARENA_EFULL,
                          "%s asked for, but the limit of %s is %s; create the heap with a "
                          "larger limit",

@@ -70,7 +70,7 @@ static uint64_t reserved_units(const sharena_heap *h)
 static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 {
     uint64_t limit = h->limit_units << SHR_UNIT_SHIFT, used;
-    char name[96], size[2][16];
+    char name[96], size[2][24];
 
     if (units)
         (void)add64_relaxed(reservation(h), units);
@@ -90,7 +90,7 @@ static int within_limit(sharena_heap *h, uint64_t units, uint64_t meta)
 
 static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
 {
-    char name[96], size[16];
+    char name[96], size[24];
 
     store64_relaxed(&h->unchecked_bytes, LOOK_BYTES); /* whoever tries again looks again */
     return shr__fail(code,
@@ -104,7 +104,7 @@ static int no_room(sharena_heap *h, int code, uint64_t whole, const char *where)
 static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 {
     uint64_t room, need;
-    char where[160], size[16];
+    char where[160], size[24];
 
     if (add64_relaxed(&h->unchecked_bytes, bytes) + bytes < LOOK_BYTES && whole < LOOK_BYTES)
         return 0;
@@ -124,7 +124,7 @@ static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
 /* Says what went wrong where the kernel refused. */
 static int refused(sharena_heap *h, int code, uint64_t bytes)
 {
-    char name[96], size[16];
+    char name[96], size[24];
 
     return shr__fail(code,
                      "%s: the kernel refused to commit %s (%s); free space in the file system or "

@@ -199,18 +199,18 @@ const char *shr__label(const sharena_heap *h, char buffer[96])
 }
 
 /* A size as people read it: four digits and a unit. */
-const char *shr__size(uint64_t bytes, char buffer[16])
+const char *shr__size(uint64_t bytes, char buffer[24])
 {
     static const char units[][4] = {"KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes / 1024;
     unsigned unit = 0;
 
     if (bytes < 1024) {
-        (void)snprintf(buffer, 16, "%u bytes", (unsigned)bytes);
+        (void)snprintf(buffer, 24, "%u bytes", (unsigned)bytes);
         return buffer;
     }
     for (; value >= 1023.95 && unit < 3; unit++)
         value /= 1024;
-    (void)snprintf(buffer, 16, "%.4g %s", value, units[unit]);
+    (void)snprintf(buffer, 24, "%.4g %.3s", value, units[unit]);
     return buffer;
 }

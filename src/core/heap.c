@@ -46,7 +46,7 @@ static int create_in(sharena_heap *h)
 {
     const struct super_shm *s = &h->super;
     int fd = (int)load32_relaxed(&h->fd), code;
-    char size[16];
+    char size[24];
 
     if (shr__sys_truncate(fd, s->file_bytes) != 0)
         return shr__fail(SHARENA_ESYSTEM,

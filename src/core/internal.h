@@ -25,7 +25,7 @@
 
 int shr__fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *shr__label(const sharena_heap *, char buffer[96]);
-const char *shr__size(uint64_t bytes, char buffer[16]);
+const char *shr__size(uint64_t bytes, char buffer[24]);
 struct shr_thread *shr__thread_get(void); /* NULL: no memory */
 /* A heap is left: every thread's lane there becomes a spare one. */
 void shr__thread_forget(uint32_t heap_index);

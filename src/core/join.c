@@ -46,7 +46,7 @@ void shr__heap_free(sharena_heap *h)
 int shr__heap_map(sharena_heap *h)
 {
     const struct super_shm *s = &h->super;
-    char size[16];
+    char size[24];
 
     h->map_bytes = s->file_bytes;
     h->base = shr__sys_map((int)load32_relaxed(&h->fd), s->file_bytes, SHR_DATA_ALIGN,

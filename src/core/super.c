@@ -66,7 +66,7 @@ static uint64_t checksum(const struct super_shm *s)
 int shr__super_fill(struct super_shm *s, const char *name, const sharena_options *o)
 {
     uint64_t ram = shr__sys_ram(), most = shr__sys_mappable(), reserve;
-    char size[2][16];
+    char size[2][24];
 
     memset(s, 0, sizeof *s);
     memcpy(s->magic, SHR_MAGIC, 8);

@@ -401,7 +401,7 @@ static void sizes_as_people_read_them(void)
         {UINT64_C(3) << 40, "3 TiB"},
         {UINT64_MAX, "1.678e+07 TiB"},
     };
-    char buffer[16];
+    char buffer[24];
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         CHECK_STR(shr__size(sizes[i].bytes, buffer), sizes[i].text);
 }
