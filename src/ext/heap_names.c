@@ -17,14 +17,22 @@ static int is_text(PyObject *name)
     return -1;
 }
 
-/* A name that is looked up: bytes as the table has them.  1, or 0: no array can have this
- * name, or -1.  A program in C may have given a name that is no UTF-8; keys() then lists it
- * as Python lists such files, and by that text it is found again.  Two texts that would be
- * the same bytes must not be the same name, hence the way back. */
-static int name_sought(PyObject *name, char bytes[SHARENA_NAME + 1])
+/* 1 and the bytes, or 0: no entry of the table can have them. */
+static int take_bytes(const char *text, Py_ssize_t length, char bytes[SHARENA_NAME + 1])
 {
-    if (is_text(name) < 0)
-        return -1;
+    if (length == 0 || length > SHARENA_NAME || memchr(text, 0, (size_t)length) != NULL)
+        return 0;
+    memcpy(bytes, text, (size_t)length);
+    bytes[length] = '\0';
+    return 1;
+}
+
+/* The same for a text with halves of surrogate pairs.  A program in C may have given a name
+ * that is no UTF-8; keys() lists it as Python lists such files, and by that text it is found
+ * again.  Two texts that would be the same bytes must not be the same name, hence the way
+ * back. */
+static int take_escaped(PyObject *name, char bytes[SHARENA_NAME + 1])
+{
     PyObject *encoded = PyUnicode_AsEncodedString(name, "utf-8", "surrogateescape");
     if (encoded == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
@@ -32,17 +40,30 @@ static int name_sought(PyObject *name, char bytes[SHARENA_NAME + 1])
         PyErr_Clear();
         return 0;
     }
-    Py_ssize_t length = PyBytes_GET_SIZE(encoded);
     const char *text = PyBytes_AS_STRING(encoded);
-    int possible = 0;
-    if (length > 0 && length <= SHARENA_NAME && memchr(text, 0, (size_t)length) == NULL) {
-        PyObject *back = PyUnicode_DecodeUTF8(text, length, "surrogateescape");
+    int possible = take_bytes(text, PyBytes_GET_SIZE(encoded), bytes);
+    if (possible) {
+        PyObject *back = PyUnicode_DecodeUTF8(text, PyBytes_GET_SIZE(encoded), "surrogateescape");
         possible = back == NULL ? -1 : PyUnicode_Compare(back, name) == 0;
         Py_XDECREF(back);
-        memcpy(bytes, text, (size_t)length + 1);
     }
     Py_DECREF(encoded);
     return possible;
+}
+
+/* A name that is looked up: 1 and its bytes, 0: no array can have this name, or -1. */
+static int name_sought(PyObject *name, char bytes[SHARENA_NAME + 1])
+{
+    Py_ssize_t length;
+    if (is_text(name) < 0)
+        return -1;
+    const char *text = PyUnicode_AsUTF8AndSize(name, &length);
+    if (text != NULL)
+        return take_bytes(text, length, bytes);
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        return -1;
+    PyErr_Clear();
+    return take_escaped(name, bytes);
 }
 
 /* A name that is given: plain UTF-8, or NULL with ValueError.  Its length is the core's. */
