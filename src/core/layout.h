@@ -104,7 +104,8 @@ struct control_shm {
     uint8_t pad0[24];
     shr_a64 changer;          /* truth: who changes the names, {k 56, slot+1 8}, 0 = nobody;
                                  CAS acquire, store release; taken over from the dead */
-    shr_a64 name_seq;         /* the changer only: order of the names' entries */
+    shr_a64 name_seq;         /* the changer only: order of the names' entries; no two changes
+                                 end with the same one */
     shr_a64 site_next;        /* entries of `sites` given out: fetch-add */
     uint8_t pad1[40];
     shr_a64 used_units;       /* truth: no unit at or above was ever part of a held run;

@@ -4,6 +4,12 @@
  * slot and incarnation, taken over from the dead.  It is the only place where a live process
  * waits for another (at most a few seconds, then SHARENA_EBUSY).  Readers never wait.
  *
+ * The seconds are counted for a change, not for a call: a change that this process saw begin
+ * more than that ago is refused at once, however often it is asked.  The word alone doesn't
+ * tell one change of a process from its next, so each raises name_seq before it ends.  A
+ * damaged word that names a process which changes nothing is such a change, until that
+ * process makes one or is gone.
+ *
  *   set      entry PENDING → N on the block → entry LIVE; then the old entry DYING, its N
  *            cleared unless another live entry names the block → FREE
  *   remove   entry DYING → N cleared, as above → FREE
@@ -158,9 +164,22 @@ static void repair(sharena_heap *h)
     }
 }
 
+/* Is the change that the word `seen` speaks of still worth waiting for? */
+static int may_end(sharena_heap *h, uint64_t seen, uint64_t now_ms)
+{
+    uint64_t seq = load64_relaxed(&h->control->name_seq);
+
+    if (h->awaited_changer != seen || h->awaited_seq != seq) {
+        h->awaited_changer = seen;
+        h->awaited_seq = seq;
+        h->awaited_since_ms = now_ms;
+    }
+    return now_ms - h->awaited_since_ms <= CHANGE_TIMEOUT_MS;
+}
+
 static int begin_change(sharena_heap *h)
 {
-    uint64_t me = shr__exporter(h), start = shr__sys_now_ms();
+    uint64_t me = shr__exporter(h), start = shr__sys_now_ms(), now;
     char label[96];
     int pid;
 
@@ -176,7 +195,8 @@ static int begin_change(sharena_heap *h)
             }
             continue;
         }
-        if (shr__sys_now_ms() - start > CHANGE_TIMEOUT_MS) {
+        now = shr__sys_now_ms();
+        if (!may_end(h, seen, now) || now - start > CHANGE_TIMEOUT_MS) {
             pthread_mutex_unlock(&h->names_lock);
             return shr__fail(SHARENA_EBUSY,
                              "process %d is changing the names of %s and does not go on (is it "
@@ -189,6 +209,7 @@ static int begin_change(sharena_heap *h)
 
 static void end_change(sharena_heap *h)
 {
+    (void)next_seq(h); /* whoever sees the word again sees that this change has ended */
     store64_release(&h->control->changer, 0);
     pthread_mutex_unlock(&h->names_lock);
 }

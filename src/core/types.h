@@ -182,6 +182,8 @@ struct sharena_heap {
     uint32_t attached; /* times attached by this process */
 
     pthread_mutex_t names_lock; /* outermost: one changer of names a process */
+    /* under it: the change of another process that was waited for last, since when */
+    uint64_t awaited_changer, awaited_seq, awaited_since_ms;
     pthread_mutex_t reap_lock;
     pthread_mutex_t lanes_lock;
     struct lane *lanes;

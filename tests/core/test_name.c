@@ -278,7 +278,95 @@ static void stopped_changer_does_not_stop_readers(void)
     check_heap(heap);
 }
 
+/* Removes what isn't there: changes that leave no trace in the table. */
+static void remove_for_ever(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    uint64_t me = shr__exporter(heap);
+    peer_send(parent, &me, sizeof me);
+    peer_await(parent);
+    for (;;) {
+        int code = sharena_name_remove(heap, "none");
+        CHECK(code == SHARENA_ENOTFOUND || code == SHARENA_EBUSY);
+    }
+}
+
+/* Milliseconds that 1 + `more` changes of both kinds take to be refused. */
+static uint64_t refused_ms(sharena_heap *heap, void *block, unsigned more)
+{
+    uint64_t start = now_ns();
+    for (unsigned i = 0; i <= more; i++) {
+        CHECK_EQ(sharena_name_set(heap, "other", block, NULL, 0), SHARENA_EBUSY);
+        CHECK_EQ(sharena_name_remove(heap, "other"), SHARENA_EBUSY);
+    }
+    return (now_ns() - start) / 1000000;
+}
+
+static void stop_in_a_change(sharena_heap *heap, struct peer *peer, uint64_t changer)
+{
+    for (;;) {
+        CHECK_EQ(kill(peer->pid, SIGSTOP), 0);
+        await_child(peer->pid, WUNTRACED);
+        if (load64_acquire(&heap->control->changer) == changer)
+            return;
+        CHECK_EQ(kill(peer->pid, SIGCONT), 0);
+    }
+}
+
+/* From when the change that stood still has gone on, changers that are at work never mean a
+ * refusal. */
+static void goes_on(sharena_heap *heap, void *block, uint64_t seq)
+{
+    uint64_t deadline = now_ns() + UINT64_C(10000000000);
+    while (load64_relaxed(&heap->control->name_seq) == seq)
+        CHECK(now_ns() < deadline);
+    for (unsigned i = 0; i < 300; i++)
+        CHECK_OK(sharena_name_set(heap, "mine", block, NULL, 0));
+}
+
+/* The seconds of waiting belong to the change, not to the call. */
+static void a_change_is_waited_for_once(void)
+{
+    struct peer peer;
+    peer_start(&peer, remove_for_ever, NULL);
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    struct heap_address address = address_of(heap);
+    void *block = make(heap, 100, 3);
+    uint64_t changer, seq;
+    peer_send(&peer, &address, sizeof address);
+    peer_receive(&peer, &changer, sizeof changer);
+
+    /* a damaged word, which names a process that changes nothing */
+    store64_release(&heap->control->changer, changer);
+    uint64_t took = refused_ms(heap, block, 0);
+    CHECK(took >= 5000);
+    CHECK_LE(took, 9000); /* twice if both of them waited */
+    CHECK_LE(refused_ms(heap, block, 100), 3000);
+
+    /* once it changes something the word is right again: it is waited for, and let go of */
+    seq = load64_relaxed(&heap->control->name_seq);
+    peer_tell(&peer);
+    goes_on(heap, block, seq);
+
+    /* the next change that it is stopped in is another one, and waited for */
+    stop_in_a_change(heap, &peer, changer);
+    took = refused_ms(heap, block, 100);
+    CHECK(took >= 5000);
+    CHECK_LE(took, 9000);
+    seq = load64_relaxed(&heap->control->name_seq);
+    CHECK_EQ(kill(peer.pid, SIGCONT), 0);
+    goes_on(heap, block, seq);
+    stop_in_a_change(heap, &peer, changer);
+    peer_kill(&peer);
+    CHECK_OK(sharena_name_set(heap, "mine", block, NULL, 0)); /* the dead is taken over from */
+    check_heap(heap);
+}
+
 CASES(CASE(set_get_replace_remove), CASE(limits_of_names_and_payloads),
       CASE(table_fills_and_empties), CASE(readers_and_a_changer),
       CASE_FOR(40, killed_changers_are_taken_over),
-      CASE_FOR(60, stopped_changer_does_not_stop_readers))
+      CASE_FOR(60, stopped_changer_does_not_stop_readers),
+      CASE_FOR(60, a_change_is_waited_for_once))
