@@ -22,6 +22,9 @@ JOBS ?= $(shell nproc)
 PYTEST ?=
 CASE ?=
 INPUT ?=
+# make fuzz SECONDS=600; SEED=n repeats a run
+SECONDS ?= 60
+SEED ?=
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +83,11 @@ test-c: $(VENV)/.build ## the C tests, with the invariants checked at each step
 .PHONY: test-python
 test-python: $(VENV)/.test $(VENV)/.demo package ## the Python tests, with the package as users get it
 	$(PY) -m pytest $(PYTEST)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.test package ## tests with new random seeds, a minute [SECONDS=n] [SEED=n]
+	$(call c_build,c,-Dchecks=true)
+	$(PY) scripts/fuzz --seconds $(SECONDS) $(addprefix --seed ,$(SEED))
 
 # The steps of killstep are too many for these: they run the suite `core` only.
 .PHONY: asan

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define EXIT_SKIPPED 77
+#define DEFAULT_SEED UINT64_C(20) /* any number but 0 */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLOWNESS 6
 #else
@@ -24,6 +25,7 @@
 static const char *case_name = "?";
 static pid_t case_pid;
 static uint64_t seed_used;
+static uint64_t descent; /* drawn anew for each peer: no two processes of a case share it */
 static unsigned slowness = 1; /* deadlines are so many times longer */
 
 const char *harness_case(void)
@@ -50,8 +52,13 @@ uint64_t test_seed(void)
 {
     const char *given = getenv("TEST_SEED");
     if (!seed_used)
-        seed_used = given ? strtoull(given, NULL, 0) : now_ns();
+        seed_used = given ? strtoull(given, NULL, 0) : DEFAULT_SEED;
     return seed_used;
+}
+
+uint64_t process_seed(void)
+{
+    return test_seed() ^ descent;
 }
 
 /* Checks.  One write() per message, so that peers do not mix their lines. */
@@ -129,9 +136,11 @@ void peer_start(struct peer *peer, void (*body)(struct peer *, void *), void *ar
     int down[2], up[2];
     CHECK_EQ(pipe2(down, O_CLOEXEC), 0);
     CHECK_EQ(pipe2(up, O_CLOEXEC), 0);
+    uint64_t child_descent = random_next(&descent);
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
+        descent = child_descent;
         struct peer parent = {.pid = getppid(), .to = up[1], .from = down[0]};
         close(down[1]);
         close(up[0]);

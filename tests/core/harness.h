@@ -88,8 +88,10 @@ int await_child(pid_t pid, int options);
 uint64_t now_ns(void); /* CLOCK_MONOTONIC */
 /* A small generator: each test prints the seed it fails with. */
 uint64_t random_next(uint64_t *state);
-/* From TEST_SEED, or the clock; printed when the case fails. */
+/* From TEST_SEED, otherwise always the same; printed when the case fails. */
 uint64_t test_seed(void);
+/* Another one for each peer, the same in each run. */
+uint64_t process_seed(void);
 
 /* Heaps.  scratch_name() gives a name that no other test uses; the harness removes its file
  * after the case. */

@@ -260,7 +260,7 @@ static void work(struct peer *parent, void *argument)
     for (int i = 0; i < 2; i++) {
         w[i].heap = attach_to(&mail->address);
         w[i].tag = tag;
-        w[i].random = test_seed() ^ now_ns() ^ (uint64_t)getpid() << (8 * i);
+        w[i].random = process_seed() + (uint64_t)i;
     }
     pthread_t thread;
     if (tag % 3 == 0)

@@ -200,7 +200,7 @@ static void walking_commits_nothing(void)
 static void work_for_ever(struct peer *parent, void *argument)
 {
     struct heap_address address;
-    uint64_t random = test_seed() ^ (uint64_t)getpid();
+    uint64_t random = process_seed();
     void *blocks[30] = {NULL};
     (void)argument;
     peer_receive(parent, &address, sizeof address);

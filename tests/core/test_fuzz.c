@@ -4,7 +4,8 @@
  * words of its metadata, then makes every call there is and ignores the answers.  It must end
  * by itself.  In the last case another process damages the heap all the time.
  *
- *   FUZZ_ROUNDS=n sets the number of rounds, TEST_SEED repeats a run. */
+ *   FUZZ_ROUNDS=n sets the number of rounds, TEST_SEED=n draws others (`make fuzz`), and
+ *   FUZZ_SEED=n repeats the one that a failure names. */
 #include "harness.h"
 #include "internal.h"
 
@@ -307,7 +308,7 @@ static void damaged_words_and_fork(void)
 /* A hostile writer: the words change between two looks at them. */
 static void write_for_ever(struct peer *parent, void *argument)
 {
-    struct victim v = {.random = test_seed()};
+    struct victim v = {.random = process_seed()};
     struct heap_address address;
     (void)argument;
     peer_receive(parent, &address, sizeof address);

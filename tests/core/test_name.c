@@ -187,7 +187,7 @@ static void readers_and_a_changer(void)
 static void change_for_ever(struct peer *parent, void *argument)
 {
     struct heap_address address;
-    uint64_t random = test_seed() ^ (uint64_t)getpid();
+    uint64_t random = process_seed();
     (void)argument;
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);

@@ -22,7 +22,7 @@ static void *make(sharena_heap *heap, size_t size)
 static void hold_and_wait(struct peer *parent, void *argument)
 {
     struct heap_address address;
-    uint64_t random = test_seed() ^ (uint64_t)getpid();
+    uint64_t random = process_seed();
     (void)argument;
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);

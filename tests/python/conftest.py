@@ -15,7 +15,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A user's run of the tests draws no lots; `make fuzz` does, with --hypothesis-profile=fuzz.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("fuzz", derandomize=False, print_blob=True)
+hypothesis.settings.load_profile("same")
 
 PROGRAMS = Path(__file__).parent / "programs"
 METHODS = ("fork", "spawn", "forkserver")
