@@ -1,8 +1,10 @@
 """The demo: its input, its measurements, and the whole of it on a small stack."""
 
 import os
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -27,15 +29,27 @@ def test_the_whole_demo(run_python, tmp_path):
     rows = {}
     for line in done.stdout.splitlines():
         if line.endswith("MB") and line.count(".") >= 2:
-            name, seconds, sent, peak, _ = line.split()
-            rows[name] = float(seconds), int(sent.replace(",", "")), float(peak)
+            name, seconds, sent, peak, _, beyond, _ = line.split()
+            rows[name] = (
+                float(seconds),
+                int(sent.replace(",", "")),
+                float(peak),
+                float(beyond),
+            )
     assert list(rows) == ["sharena", "pickling", "multiprocessing.shared_memory"]
     plane = 60 * 70 * 2
     assert rows["pickling"][1] > 2 * 5 * plane  # there and back
     assert rows["sharena"][1] < 5 * 1000
-    assert all(peak > 10 for _, _, peak in rows.values())
+    assert all(peak > 10 and beyond < peak - 10 for _, _, peak, beyond in rows.values())
     with Image.open(out / "sharena-demo.png") as picture:
-        assert picture.size == (2 * 4 * 60 + 8, 4 * 60)
+        pixels = np.asarray(picture.convert("L"))
+    # 60 x 70 pixels, each shown as 9 x 9, in the grey scale of the plane before
+    plane = np.load(tmp_path / "in.npy")[2]
+    shown = np.interp(plane, (plane.min(), plane.max()), (0, 255)).repeat(9, 0).repeat(9, 1)
+    assert np.abs(pixels[30 : 30 + 540, 12 : 12 + 630] - shown).max() < 2
+    after = pixels[30 : 30 + 540, 654 : 654 + 630]
+    assert after.std() < 0.7 * shown.std()  # filtered
+    assert (pixels[600:] < 60).any()  # there is text
 
 
 def test_what_cannot_be_read_is_said(run_python, tmp_path):
@@ -86,6 +100,8 @@ def test_the_built_in_stack_is_of_photographs():
     assert stack.dtype == np.float32
     assert 0 <= stack.min() < stack.max() <= 1
     assert all(plane.std() > 0.01 for plane in stack)
+    bad = (stack == 0) | (stack == 1)
+    assert all(plane.mean() > images.BAD * 0.9 for plane in bad)
 
 
 def test_progress_counts_what_it_writes(monkeypatch, capsys):
@@ -96,7 +112,18 @@ def test_progress_counts_what_it_writes(monkeypatch, capsys):
     assert list(progress.over(iter("ab"), 2)) == ["a", "b"]
     err = capsys.readouterr().err
     assert len(err) == progress.written
-    assert err.endswith("2/2\n")
+    first, second = err.split("\r")[1:]
+    assert re.search(r"] 1/2 +\d+\.\d/s +\d+\.\d s left", first)
+    assert re.search(r"] 2/2 +\d+\.\d/s done +\n$", second)
+
+
+def test_progress_tells_the_time_left(monkeypatch, capsys):
+    clock = iter([100.0, 102.0, 104.0, 106.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock, 106.0))
+    progress = Progress("x")
+    monkeypatch.setattr(progress, "_shown", True)
+    progress.follow(range(1), 5)
+    assert "1/5    0.5/s   8.0 s left" in capsys.readouterr().err
 
 
 HOLDER = r"""

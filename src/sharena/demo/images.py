@@ -1,7 +1,8 @@
-"""Where the demo's stack of images comes from, and the picture it leaves behind.
+"""Where the demo's stack of images comes from.
 
 Without an input of the user's own, it is made of the photographs that scikit-image's
-wheel contains (no download): microscopy, astronomy, a retina, textures, people.
+wheel contains (no download): microscopy, astronomy, a retina, textures, people.  To these,
+which have no noise to speak of, noise is added as bad pixels of a camera make it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 Stack = np.ndarray[Any, np.dtype[Any]]
 
+BAD = 0.05  # of the pixels of the built-in stack
 SIDE = 1024  # pixels of a built-in plane: 4 MiB in float32, as a small camera's frame
 # Drawings and masks among the photographs: filtering them shows nothing.
 DRAWINGS = {"chessboard_GRAY", "chessboard_RGB", "color", "horse", "logo", "phantom"}
@@ -49,7 +51,7 @@ def _read(source: Path) -> Stack:
 
 
 def photographs() -> Stack:
-    """One plane for each colour of each photograph in scikit-image, scaled to 0..1."""
+    """A plane for each colour of each photograph in scikit-image, from 0 to 1, with noise."""
     import skimage  # type: ignore[import-not-found, unused-ignore]
 
     folder = Path(skimage.__file__).parent / "data"
@@ -60,7 +62,17 @@ def photographs() -> Stack:
     ]
     stack: Stack = np.stack(list(_planes(files, (SIDE, SIDE)))).astype(np.float32)
     stack /= 255
+    add_bad_pixels(stack)
     return stack
+
+
+def add_bad_pixels(stack: Stack) -> None:
+    """Make some pixels of each plane black or white: always the same ones."""
+    random = np.random.default_rng(1)
+    for plane in stack:
+        drawn = random.random(plane.shape, dtype=np.float32)
+        plane[drawn < BAD / 2] = 0
+        plane[drawn > 1 - BAD / 2] = 1
 
 
 def _folder(folder: Path) -> Stack:
@@ -104,20 +116,3 @@ def _as_planes(stack: Stack, source: Path) -> Stack:
     if stack.ndim > 2 and stack.shape[-1] in (3, 4):  # colours come last: make planes
         stack = np.moveaxis(stack, -1, -3)
     return np.ascontiguousarray(stack.reshape(-1, *stack.shape[-2:]))
-
-
-def write_before_after(before: Stack, after: Stack, file: Path) -> None:
-    """A picture of one plane's middle, before on the left and after on the right."""
-    from PIL import Image
-
-    low, high = float(before.min()), float(before.max())
-    scale = 255 / (high - low) if high > low else 0.0
-    side = min(*before.shape, 128)
-    top, left = ((length - side) // 2 for length in before.shape)
-    halves = []
-    for plane in (before, after):
-        part = plane[top : top + side, left : left + side].astype(np.float64)
-        pixels = ((part - low) * scale).clip(0, 255).astype(np.uint8)
-        halves.append(np.kron(pixels, np.ones((4, 4), np.uint8)))
-    gap = np.full((halves[0].shape[0], 8), 255, np.uint8)
-    Image.fromarray(np.hstack([halves[0], gap, halves[1]])).save(file)

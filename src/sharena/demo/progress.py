@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -12,15 +13,20 @@ WIDTH = 30  # of the bar, in characters
 
 
 class Progress:
-    """Shows how many results have come; counts what it wrote itself."""
+    """Shows how many results have come, how fast, and how long the others will take.
+
+    It counts what it wrote itself.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.written = 0
         self._shown = sys.stderr.isatty()
+        self._start = time.perf_counter()
 
     def over(self, results: Iterable[T], total: int) -> Iterator[T]:
         """Pass the results on, one step of the bar for each."""
+        self._start = time.perf_counter()
         for done, result in enumerate(results, 1):
             yield result
             self._draw(done, total)
@@ -34,8 +40,11 @@ class Progress:
         if not self._shown:
             return
         filled = WIDTH * done // total
+        rate = done / max(time.perf_counter() - self._start, 1e-9)
+        left = f"{(total - done) / rate:5.1f} s left" if done < total else "done"
         end = "\n" if done == total else ""
-        line = f"\r{self.title:30}[{'#' * filled:{WIDTH}}] {done}/{total}{end}"
+        bar = f"[{'#' * filled:{WIDTH}}]"
+        line = f"\r{self.title:30}{bar} {done}/{total} {rate:6.1f}/s {left:12}{end}"
         sys.stderr.write(line)
         sys.stderr.flush()
         self.written += len(line)

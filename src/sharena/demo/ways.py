@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .measure import bytes_written
+from .measure import bytes_written, memory
 from .progress import Progress
 
 Stack = np.ndarray[Any, np.dtype[Any]]
@@ -145,11 +145,12 @@ def main(arguments: list[str]) -> None:
     with multiprocessing.Pool(workers, _keep, (barrier,)) as pool:
         pids = [os.getpid(), *pool.map(_warm_up, range(workers), chunksize=1)]
         progress = Progress(name)
+        idle = memory(os.getpid())
         sent = bytes_written(pids)
         start = time.perf_counter()
         stack, clean_up = WAYS[name](path, pool, size, progress)
         seconds = time.perf_counter() - start
         sent = bytes_written(pids) - sent - progress.written
-    result = {"seconds": seconds, "sent": sent, "digests": digests(stack)}
+    result = {"seconds": seconds, "sent": sent, "idle": idle, "digests": digests(stack)}
     clean_up()
     json.dump(result, sys.stdout)
