@@ -18,16 +18,25 @@ export PATH := $(BIN):$(PATH)
 WERROR := $(if $(CI),--werror)
 # How many compilers run at once.
 JOBS ?= $(shell nproc)
-# make test PYTEST="-k ticket -x", make bench CASE=name, make demo INPUT=path
+# A part of what a target does:
+#   make test-python PYTEST="-k ticket -x"     options of pytest
+#   make asan TESTS="name fork"                C tests; the same for the other targets of C tests
+#   make matrix VERSIONS=3.12 PYTEST=FILE      CPythons, tests
+#   make models MODELS="name ticket"           models, or cases of them
+#   make bench CASE=pipe, make bench BENCH=--quick
 PYTEST ?=
+TESTS ?=
+VERSIONS ?=
+MODELS ?=
 CASE ?=
+BENCH ?=
 INPUT ?=
 # make fuzz SECONDS=600; SEED=n repeats a run
 SECONDS ?= 60
 SEED ?=
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # ---- the environment ---------------------------------------------------------------
 
@@ -36,11 +45,12 @@ $(VENV)/.build: pyproject.toml scripts/requirements
 	scripts/apt-packages build
 	test -x $(PY) || "$$(scripts/find-python)" -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) $$(scripts/requirements build-system build)
+	requirements=$$(scripts/requirements build-system build); $(PIP) $$requirements
 	touch $@
 
+# pip refuses to install nothing, which is what a group may ask for.
 $(VENV)/.%: $(VENV)/.build
-	$(PIP) $$(scripts/requirements $*)
+	requirements=$$(scripts/requirements $*); test -z "$$requirements" || $(PIP) $$requirements
 	touch $@
 
 # pip runs ninja in a directory that stays, so that only what changed is compiled.
@@ -52,13 +62,13 @@ package: $(VENV)/.build ## build the package and install it in .venv
 # ---- use ----------------------------------------------------------------------------
 
 .PHONY: demo
-demo: $(VENV)/.demo package ## filter a stack of real images in shared memory [INPUT=path]
+demo: $(VENV)/.demo package ## filter a stack of real images in shared memory, a minute [INPUT=path]
 	$(PY) -m sharena demo $(INPUT)
 
 .PHONY: bench
-bench: $(VENV)/.bench package ## measure against the peers [CASE=name]
+bench: $(VENV)/.bench package ## measure against the peers, some minutes [CASE=name] [BENCH=--quick]
 	scripts/apt-packages build bench
-	$(PY) bench/run.py $(CASE)
+	$(PY) bench/run.py $(CASE) $(BENCH)
 
 # ---- tests --------------------------------------------------------------------------
 
@@ -69,19 +79,19 @@ define c_build
 endef
 # $(call c_test,DIRECTORY,OPTIONS): run them.
 define c_test
-	$(MESON) test -C $(BUILD)/$(1) --no-rebuild --print-errorlogs $(2)
+	$(MESON) test -C $(BUILD)/$(1) --no-rebuild --print-errorlogs $(2) $(TESTS)
 endef
 
 .PHONY: test
-test: test-c test-python ## all tests: the C library's, then the package's
+test: test-c test-python ## all tests, three to five minutes: the C library's, then the package's
 
 .PHONY: test-c
-test-c: $(VENV)/.build ## the C tests, with the invariants checked at each step
+test-c: $(VENV)/.build ## the C tests, with the invariants checked at each step [TESTS=name]
 	$(call c_build,c,-Dchecks=true)
 	$(call c_test,c)
 
 .PHONY: test-python
-test-python: $(VENV)/.test $(VENV)/.demo package ## the Python tests, with the package as users get it
+test-python: $(VENV)/.test $(VENV)/.demo package ## the Python tests, with the package as users get it [PYTEST=options]
 	$(PY) -m pytest $(PYTEST)
 
 .PHONY: fuzz
@@ -126,19 +136,19 @@ coverage: $(VENV)/.build $(VENV)/.coverage ## lines of src/core that the C tests
 	    --gcov-ignore-parse-errors=negative_hits.warn_once_per_file $(BUILD)/coverage
 
 .PHONY: models
-models: ## all models of the protocols, and the litmus tests where herd7 is (an hour)
+models: ## all models of the protocols, and the litmus tests where herd7 is, an hour [MODELS=name]
 	scripts/apt-packages models
-	models/run.py
+	models/run.py $(MODELS)
 	models/litmus/run.sh
 
 .PHONY: models-quick
 models-quick: ## two minutes of the models
 	scripts/apt-packages models
-	models/run.py --quick
+	models/run.py --quick $(MODELS)
 
 .PHONY: matrix
-matrix: $(VENV)/.build ## the Python tests with each CPython here, oldest and newest NumPy
-	scripts/matrix
+matrix: $(VENV)/.build ## the Python tests with each CPython here, oldest and newest NumPy [VERSIONS=3.12]
+	scripts/matrix $(VERSIONS)
 
 # ---- static checks ------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Measure sharena against its peers: bench/run.py [CASE] [--quick] [--json FILE] [--markdown].
+"""Measure sharena against its peers: bench/run.py [CASE] [--quick] [--strict] [--json FILE].
 
 Prints a line for each row of the table of performance bars: the figures of sharena and of
 its peer in this very run, their ratio, the bar and the goal; at the end how many bars hold.
+With --strict it exits with 1 when one does not and no cause was measured.  --markdown prints
+the README's table instead.
 docs/performance.md says what each row means.
 """
 
@@ -105,6 +107,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="few and small: only shows that it runs"
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="exit with 1 when a bar does not hold"
+    )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the rows too")
     parser.add_argument(
         "--markdown", action="store_true", help="print the README's table instead"
@@ -128,7 +133,8 @@ def main() -> int:
     print(summary(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([as_json(row) for row in rows], indent=1) + "\n")
-    return 0
+    missed = any(row.holds is False and not row.cause for row in rows)
+    return 1 if arguments.strict and missed else 0
 
 
 if __name__ == "__main__":
