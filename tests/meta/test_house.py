@@ -82,6 +82,19 @@ def test_tests_do_not_sleep(root):
         assert not sleep.search(path.read_text(encoding="utf-8")), path
 
 
+def test_tests_draw_the_same_lots(root):
+    """Only `make fuzz` draws new ones: no seed comes from the clock, the pid or the system."""
+    drawn = re.compile(
+        r"\bos\.urandom\(|\bdefault_rng\(\)|\bRandom\(\)|\bSystemRandom\b"
+        r"|\brandom\.(?:random|randrange|randint|choice|shuffle|sample|randbytes|rand|randn)\("
+    )
+    for path in sources(root, "tests/python/**/*.py"):
+        assert not drawn.search(path.read_text(encoding="utf-8")), path
+    clock = re.compile(r"\b(?:random|seed)\w* \^?= [^;%]*\b(?:now_ns|getpid|time)\(")
+    for path in sources(root, "tests/core/*.[ch]"):
+        assert not clock.search(path.read_text(encoding="utf-8")), path
+
+
 def test_shared_structs_are_named_shm_and_live_in_one_header(root):
     struct = re.compile(r"^struct (\w+) \{", re.M)
     names = struct.findall((root / "src/core/layout.h").read_text(encoding="utf-8"))

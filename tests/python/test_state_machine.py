@@ -333,3 +333,9 @@ TestProcesses.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_lots_are_drawn_only_when_asked_for(pytestconfig):
+    """`make test` is the same for everybody; see scripts/fuzz."""
+    asked = pytestconfig.getoption("--hypothesis-profile") == "fuzz"
+    assert TestProcesses.settings.derandomize != asked
