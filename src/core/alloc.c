@@ -373,16 +373,22 @@ int sharena_find(sharena_heap *h, const void *address, sharena_block *out)
 
 int sharena_trim(sharena_heap *h, uint64_t *freed_bytes)
 {
+    int code = shr__usable(h), refusal;
+    char name[96];
     uint64_t freed;
-    int code = shr__usable(h);
 
     if (code)
         return code;
+    store32_relaxed(&h->punch_errno, 0);
     (void)shr__reap(h, NULL, 1);
     shr__lanes_trim(h);
     (void)shr__slabs_collect(h);
     freed = shr__punch_free(h, UINT64_MAX);
     shr__recount(h);
+    refusal = (int)load32_relaxed(&h->punch_errno);
+    if (freed == 0 && refusal)
+        return shr__fail(SHARENA_ESYSTEM, "%s: the kernel refused to take memory back (%s)",
+                         shr__label(h, name), strerror(refusal));
     if (freed_bytes)
         *freed_bytes = freed << SHR_UNIT_SHIFT;
     return 0;

@@ -7,9 +7,11 @@
  * Commit: read D (0: known to be zero), D = 1, commit the pages, C = 1.  Punch: C = 0, punch,
  * D = 0.  A kill in between leaves D = 1, C = 0, which the next commit or trim mends; orders
  * are relaxed, a compiler barrier keeps them against kills, and the run's mask orders them
- * for the next holder.
+ * for the next holder.  Both work on the mapping, and want a descriptor only where the kernel
+ * or a locked page stands against it.
  * The counters are hints, and are counted again before anyone is refused (retain.c).
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "internal.h"
@@ -113,7 +115,7 @@ static int room_for(sharena_heap *h, uint64_t bytes, uint64_t whole)
     need = need > whole ? need : whole;
     if (shr__room(need, &room, where, sizeof where) == 0 && room < need)
         return no_room(h, SHARENA_EROOM, whole, where);
-    room = h->super.name[0] ? shr__sys_free_bytes((int)load32_relaxed(&h->fd)) : UINT64_MAX;
+    room = h->super.name[0] ? shr__sys_free_bytes(shr__fd(h)) : UINT64_MAX;
     if (room < need) {
         (void)snprintf(where, sizeof where, "its file system has %s left", shr__size(room, size));
         return no_room(h, SHARENA_ENOSPACE, whole, where);
@@ -147,23 +149,43 @@ static void try_huge(sharena_heap *h, uint64_t unit, uint64_t to)
         store64_relaxed(&h->small_until_ms, shr__sys_now_ms() + HUGE_REST_MS);
 }
 
-static int commit_pages(sharena_heap *h, uint64_t unit, uint64_t units)
+/* `at` is a place in the file, and so in its mapping. */
+static int commit_pages(sharena_heap *h, uint64_t at, uint64_t bytes)
 {
-    uint64_t bytes = units << SHR_UNIT_SHIFT;
-    int code = shr__sys_populate(h->data + (unit << SHR_UNIT_SHIFT), bytes), fd;
+    int code = shr__sys_populate(h->base + at, bytes), fd;
 
     if (code > 0) { /* an older kernel */
         fd = shr__fd(h);
-        code = fd < 0 ? SHARENA_ESYSTEM
-                      : shr__sys_commit(fd, h->super.data + (unit << SHR_UNIT_SHIFT), bytes);
+        code = fd < 0 ? shr__sys_populate_each(h->base + at, bytes)
+                      : shr__sys_commit(fd, at, bytes);
     }
+    return code;
+}
+
+/* 0, or -1.  Pages that the program locked in memory, and not one by one with its blocks, keep
+ * their lock if there is a descriptor; without one it goes with the memory, as in munmap(). */
+int shr__punch(sharena_heap *h, uint64_t at, uint64_t bytes)
+{
+    int code = shr__sys_remove(h->base + at, bytes), fd;
+
+    if (code) {
+        fd = shr__fd(h);
+        if (fd >= 0) {
+            code = shr__sys_punch(fd, at, bytes);
+        } else {
+            shr__sys_unlock(h->base + at, bytes);
+            code = shr__sys_remove(h->base + at, bytes);
+        }
+    }
+    store32_relaxed(&h->punch_errno, code ? (uint32_t)errno : 0);
     return code;
 }
 
 /* One stretch of units with the same bits; counted already. */
 static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t whole, int huge)
 {
-    int code = room_for(h, (to - unit) << SHR_UNIT_SHIFT, whole);
+    uint64_t at = h->super.data + (unit << SHR_UNIT_SHIFT), bytes = (to - unit) << SHR_UNIT_SHIFT;
+    int code = room_for(h, bytes, whole);
 
     if (code)
         return code;
@@ -171,13 +193,11 @@ static int commit_step(sharena_heap *h, uint64_t unit, uint64_t to, uint64_t who
     shr_compiler_barrier();
     if (huge)
         try_huge(h, unit, to);
-    code = commit_pages(h, unit, to - unit);
+    code = commit_pages(h, at, bytes);
     if (code) { /* give back what was got of it; D stays if that fails */
-        int fd = shr__fd(h);
-        if (fd >= 0 && shr__sys_punch(fd, h->super.data + (unit << SHR_UNIT_SHIFT),
-                                      (to - unit) << SHR_UNIT_SHIFT) == 0)
+        if (shr__punch(h, at, bytes) == 0)
             (void)shr__set_bits(h->dirty, unit, to, 0);
-        return refused(h, code, (to - unit) << SHR_UNIT_SHIFT);
+        return refused(h, code, bytes);
     }
     shr_compiler_barrier();
     (void)add64_relaxed(&h->control->committed_units, shr__set_bits(h->commit, unit, to, 1));
@@ -219,21 +239,18 @@ int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero)
 }
 
 /* Metadata: never given back, and not held by anyone, so several may commit the same pages.
- * Who publishes them counts them. */
+ * Who publishes them counts them.  Of a failed attempt some pages may stay, for the next one:
+ * they can't be told from those that another has committed and uses. */
 int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes)
 {
     uint64_t from = at / SHR_PAGE * SHR_PAGE,
              to = (at + bytes + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE;
-    int fd = shr__fd(h), code;
+    int code = within_limit(h, 0, to - from);
 
-    if (fd < 0)
-        return shr__fail(SHARENA_ESYSTEM,
-                         "the heap's descriptor was closed and can't be had again");
-    code = within_limit(h, 0, to - from);
     if (code == 0)
         code = room_for(h, to - from, to - from);
     if (code == 0) {
-        code = shr__sys_commit(fd, from, to - from);
+        code = commit_pages(h, from, to - from);
         if (code)
             return refused(h, code, to - from);
     }

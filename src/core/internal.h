@@ -41,6 +41,9 @@ int shr__sys_memfd(const char *name);
 int shr__sys_seal(int fd);
 int shr__sys_reopen(int fd); /* a new open file description */
 int shr__sys_open_process(int pid, int fd);
+int shr__sys_open_page(const void *page); /* the file of a one-page mapping: needs privileges */
+int shr__sys_open_mapped(int pid, const char *link); /* what a process has mapped: the same */
+int shr__sys_gone(int pid); /* 1: ended; 0: alive, or it can't be told */
 int shr__sys_open_path(const char *path, unsigned *uid, int *why_not_local);
 int shr__sys_publish(int fd, const char *path, unsigned mode); /* link O_TMPFILE, no overwrite */
 int shr__sys_tmpfile(const char *dir, unsigned mode);
@@ -59,7 +62,11 @@ void shr__sys_unmap(void *p, uint64_t bytes);
 int shr__sys_commit(int fd, uint64_t at, uint64_t bytes); /* 0 or a SHARENA_E code */
 int shr__sys_populate(void *p, uint64_t bytes); /* the same, and maps the pages */
 int shr__sys_populate_huge(uint8_t *p, uint64_t bytes); /* both multiples of SHR_HUGE */
+int shr__sys_populate_each(uint8_t *p,
+                           uint64_t bytes); /* the same on old kernels, page by page */
 int shr__sys_punch(int fd, uint64_t at, uint64_t bytes);
+int shr__sys_remove(void *p, uint64_t bytes); /* punches by the mapping */
+void shr__sys_unlock(void *p, uint64_t bytes);
 void *shr__sys_lock_page(int fd, uint64_t at); /* locks the byte on a description of its own */
 void shr__sys_lock_page_fork(void *page, int inherit);
 void shr__sys_lock_page_drop(void *page);
@@ -124,6 +131,7 @@ int shr__reaper_slot_take(sharena_heap *h, uint64_t *k, void **page);
 void shr__slot_describe(sharena_heap *h, unsigned slot);
 int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state);
 void shr__slot_free_closing(sharena_heap *h);
+int shr__guest_fail(const sharena_heap *h); /* SHARENA_EPROCESSES, says why it is a guest */
 uint64_t shr__exporter(const sharena_heap *h); /* {k 56, slot+1 8} */
 int shr__exporter_alive(sharena_heap *h, uint64_t exporter, int *pid);
 
@@ -314,6 +322,7 @@ int shr__grow(sharena_heap *h, uint64_t units); /* raises used_units */
 
 int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero);
 int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes);
+int shr__punch(sharena_heap *h, uint64_t at, uint64_t bytes);
 int shr__chunk(sharena_heap *h, uint64_t at); /* commits the chunk of names, sites, tickets */
 int shr__chunk_ready(const sharena_heap *h, uint64_t at);
 /* Sets or clears the bits of units from .. to-1; returns how many changed. */

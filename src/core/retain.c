@@ -55,9 +55,9 @@ void shr__run_undo(sharena_heap *h, uint64_t unit, uint64_t units)
 static int punch_piece(sharena_heap *h, uint64_t unit, uint64_t *end, uint64_t *freed)
 {
     uint64_t step = (unit / STEP_UNITS + 1) * STEP_UNITS; /* no huge page lies across it */
-    int fd = shr__fd(h), code;
+    int code;
 
-    if (fd < 0 || !shr__take(h, unit))
+    if (!shr__take(h, unit))
         return 0;
     *end = shr__next_head(h, unit);
     if (*end > step) {
@@ -67,8 +67,8 @@ static int punch_piece(sharena_heap *h, uint64_t unit, uint64_t *end, uint64_t *
     if (shr__bits_in(h->dirty, unit, *end)) {
         uint64_t n = shr__set_bits(h->commit, unit, *end, 0);
         shr_compiler_barrier();
-        code = shr__sys_punch(fd, h->super.data + (unit << SHR_UNIT_SHIFT),
-                              (*end - unit) << SHR_UNIT_SHIFT);
+        code = shr__punch(h, h->super.data + (unit << SHR_UNIT_SHIFT),
+                          (*end - unit) << SHR_UNIT_SHIFT);
         shr_compiler_barrier();
         if (code) { /* C = 0, D = 1, as after a kill: the next commit mends it */
             shr__give(h, unit);

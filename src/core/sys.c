@@ -9,8 +9,9 @@
  *
  * Committing.  MADV_POPULATE_WRITE allocates and maps pages in one call, and reports a full
  * file system instead of raising SIGBUS; kernels before 5.14 lack it, so fallocate is the
- * other way.  Both are idempotent: a kill in between leaves nothing to repair.  Huge pages are
- * ten times as fast to get, where the kernel has them.
+ * other way, and where no descriptor is left for that, a futex operation on each page.  All are
+ * idempotent: a kill in between leaves nothing to repair.  Huge pages are ten times as fast to
+ * get, where the kernel has them.  Punching needs no descriptor either (MADV_REMOVE).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -66,27 +67,6 @@ int shr__sys_reopen(int fd)
 
     (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     return open(path, O_RDWR | O_CLOEXEC);
-}
-
-/* Only a regular file is opened for real: the number may be stale and mean anything. */
-int shr__sys_open_process(int pid, int fd)
-{
-    char path[64];
-    struct stat st;
-    int at, own = -1;
-
-    (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
-    at = open(path, O_PATH | O_CLOEXEC);
-    if (at < 0)
-        return -1;
-    if (fstat(at, &st) == 0 && S_ISREG(st.st_mode))
-        own = shr__sys_reopen(at);
-    else
-        errno = ENOENT;
-    int saved = errno;
-    (void)close(at);
-    errno = saved;
-    return own;
 }
 
 /* File systems on which another host's processes can't look dead to this one. */
@@ -318,11 +298,28 @@ int shr__sys_populate(void *p, uint64_t bytes)
     for (;;) {
         if (madvise(p, bytes, MADV_POPULATE_WRITE) == 0)
             return 0;
-        if (errno == EINVAL)
-            return 1; /* the kernel has no such call */
+        if (errno == EINVAL || errno == EPERM || errno == ENOSYS)
+            return 1; /* the kernel, or what filters its calls, has no such one */
         if (errno != EINTR && errno != EAGAIN)
             return commit_code(errno);
     }
+}
+
+/* For kernels without that call: an atomic "or 0" in each page, which changes nothing, whoever
+ * else writes there.  It is the kernel that writes, so a page that can't be had is an error and
+ * no SIGBUS.  Nobody waits for such a futex, and nobody is woken. */
+int shr__sys_populate_each(uint8_t *p, uint64_t bytes)
+{
+    uint32_t nobody = 0;
+
+    for (uint64_t at = 0; at < bytes;) {
+        if (syscall(SYS_futex, &nobody, FUTEX_WAKE_OP_PRIVATE, 0, NULL, p + at,
+                    FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_EQ, 0)) >= 0)
+            at += SHR_PAGE;
+        else if (errno != EINTR && errno != EAGAIN)
+            return commit_code(errno);
+    }
+    return 0;
 }
 
 /* Huge pages for a stretch of whole ones, where nothing lies yet: a small page each, which
@@ -339,6 +336,17 @@ int shr__sys_populate_huge(uint8_t *p, uint64_t bytes)
 int shr__sys_punch(int fd, uint64_t at, uint64_t bytes)
 {
     return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)bytes);
+}
+
+/* The same by the mapping.  EINVAL: a page of it is locked in memory (mlock). */
+int shr__sys_remove(void *p, uint64_t bytes)
+{
+    return madvise(p, bytes, MADV_REMOVE);
+}
+
+void shr__sys_unlock(void *p, uint64_t bytes)
+{
+    (void)munlock(p, bytes);
 }
 
 static struct flock byte_lock(uint64_t at)

@@ -171,6 +171,9 @@ struct sharena_heap {
     void *map_start; /* what was mapped, before alignment */
     uint64_t map_start_bytes;
     shr_a32 fd; /* an int */
+    int guest_why; /* of this guest, or of the one being forked: 0, no slot was free; or errno */
+    shr_a64 fd_missed_ms; /* when it was closed, and no other found */
+    shr_a32 punch_errno; /* of the last attempt to give memory back; 0: it worked */
     int32_t pid; /* of this process, and its user: a handle carries them */
     uint32_t uid;
     uint64_t dev, ino;

@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -196,6 +197,29 @@ static void commit_and_punch_account_for_pages(void)
     CHECK_EQ(st.st_size, FILE_BYTES); /* neither call moves the end */
 }
 
+/* What needs no descriptor does the same, page by page on old kernels. */
+static void mappings_commit_and_punch_too(void)
+{
+    void *start;
+    uint64_t bytes;
+    int fd = new_file();
+    uint8_t *p = shr__sys_map(fd, FILE_BYTES, 4096, &start, &bytes);
+    p[4096 + 9] = 42;
+    CHECK_EQ(shr__sys_populate_each(p, 65536), 0);
+    CHECK_EQ(shr__sys_blocks(fd), 65536);
+    for (unsigned i = 0; i < 65536; i++)
+        CHECK_EQ(p[i], i == 4096 + 9 ? 42 : 0); /* nothing was written */
+    CHECK_EQ(shr__sys_remove(p, 32768), 0);
+    CHECK_EQ(shr__sys_blocks(fd), 32768);
+    CHECK_EQ(p[4096 + 9], 0);
+    CHECK_EQ(mlock(p + 32768, 4096), 0);
+    CHECK(shr__sys_remove(p + 32768, 32768) != 0);
+    CHECK_EQ(errno, EINVAL);
+    shr__sys_unlock(p + 32768, 32768);
+    CHECK_EQ(shr__sys_remove(p + 32768, 32768), 0);
+    CHECK_EQ(shr__sys_blocks(fd), 4096); /* of the look at p[4096 + 9] */
+}
+
 /* Huge pages are filled with what was there, and given back in pieces. */
 static void huge_pages_are_like_small_ones(void)
 {
@@ -249,6 +273,9 @@ static void full_file_system_is_reported(void)
     CHECK_EQ(shr__sys_commit(fd, 65536, 131072), SHARENA_ENOSPACE);
     int code = shr__sys_populate(p, 262144);
     CHECK(code == SHARENA_ENOSPACE || code == 1);
+    CHECK_EQ(shr__sys_populate_each(p, 262144), SHARENA_ENOSPACE);
+    CHECK_EQ(shr__sys_remove(p, 262144), 0);
+    CHECK_EQ(shr__sys_populate_each(p, 65536), 0);
 }
 
 static void file_size_limit_is_reported(void)
@@ -352,6 +379,37 @@ static void scan_finds_a_memfd(void)
     CHECK_EQ(shr__sys_scan_memfd("/memfd:sharena:scan-me", found_file, &s), 0);
 }
 
+/* Alive, a zombie, and none; its number in another process's place is the reaper's affair. */
+static void the_end_of_a_process_is_seen(void)
+{
+    siginfo_t info;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0)
+        for (;;)
+            pause();
+    if (syscall(SYS_pidfd_open, child, 0) < 0)
+        SKIP("no descriptors of processes here: %s\n", strerror(errno));
+    CHECK_EQ(shr__sys_gone(child), 0);
+    CHECK_EQ(kill(child, SIGSTOP), 0);
+    await_child(child, WUNTRACED);
+    CHECK_EQ(shr__sys_gone(child), 0);
+    CHECK_EQ(kill(child, SIGKILL), 0);
+    CHECK_EQ(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    struct rlimit few, none = {0, 0};
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &few), 0);
+    none.rlim_max = few.rlim_max;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    CHECK_EQ(shr__sys_gone(child), 0); /* without a descriptor a zombie is not seen */
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    CHECK_EQ(shr__sys_gone(child), 1);
+    await_child(child, 0);
+    CHECK_EQ(shr__sys_gone(child), 1);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    CHECK_EQ(shr__sys_gone(child), 1);
+    CHECK_EQ(shr__sys_gone(1), 0); /* another user's, perhaps */
+}
+
 static void facts_about_this_process(void)
 {
     char command[32];
@@ -377,7 +435,9 @@ CASES(CASE(lock_excludes_and_is_dropped), CASE(lock_survives_closing_everything)
       CASE(lock_goes_with_a_kill), CASE(lock_goes_with_exec),
       CASE(child_inherits_only_on_purpose), CASE(stopped_process_keeps_its_lock),
       CASE(mapping_is_aligned_and_shared), CASE(commit_and_punch_account_for_pages),
-      CASE(huge_pages_are_like_small_ones), CASE(seal_forbids_shrinking_only),
-      CASE(full_file_system_is_reported), CASE(file_size_limit_is_reported),
-      CASE(publish_does_not_overwrite), CASE(only_regular_files_are_opened),
-      CASE(move_high_keeps_the_file), CASE(scan_finds_a_memfd), CASE(facts_about_this_process))
+      CASE(mappings_commit_and_punch_too), CASE(huge_pages_are_like_small_ones),
+      CASE(seal_forbids_shrinking_only), CASE(full_file_system_is_reported),
+      CASE(file_size_limit_is_reported), CASE(publish_does_not_overwrite),
+      CASE(only_regular_files_are_opened), CASE(move_high_keeps_the_file),
+      CASE(scan_finds_a_memfd), CASE(the_end_of_a_process_is_seen),
+      CASE(facts_about_this_process))
