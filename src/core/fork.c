@@ -6,13 +6,14 @@
  * Everything stays locked and stopped across fork(); both sides let go.  If fork fails, or
  * the child dies at once, nobody keeps the slot's lock: a dead slot, which a reaper empties.
  *
- * Guests.  A fork can't be refused.  Without a free slot the child shares its parent's: it
- * inherits the parent's lock page, so that the slot is dead only when both are gone, and what
+ * Guests.  A fork can't be refused.  Without a free slot, or without a descriptor to lock it by,
+ * the child shares its parent's: it inherits the parent's lock page, so that the slot is dead only when both are gone, and what
  * is held at the fork is pinned till then by one more reference, never dropped.
  *
  * No stamp goes on a slab's run mask, nor on a run half taken or a slab half cut: they are in
  * no table, and the child starts without its parent's lanes.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "internal.h"
@@ -127,6 +128,7 @@ static void take_embryo(sharena_heap *h)
         code = shr__slot_take(h, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &h->embryo_k,
                               &h->embryo_page);
     }
+    h->guest_why = code == SHARENA_ESYSTEM ? errno : 0;
     if (code == 0) {
         h->embryo_guest = 0;
         h->embryo_slot = slot;
@@ -150,6 +152,8 @@ static void prepare(void)
         } else {
             if (!h->guest)
                 each_held(h, 0, pin);
+            /* before there is one; a fork that fails counts too, it can't be told */
+            (void)add32_relaxed(&shr__slot(h, h->slot)->guests, 1);
             shr__sys_lock_page_fork(h->lock_page, 1);
         }
     }
@@ -165,8 +169,7 @@ static void parent(void)
             continue;
         if (h->embryo_guest) {
             shr__sys_lock_page_fork(h->lock_page, 0);
-            h->guests++; /* a fork that failed counts too: it can't be told here */
-            (void)add32_relaxed(&shr__slot(h, h->slot)->guests, 1);
+            h->guests++;
         } else {
             shr__sys_lock_page_drop(h->embryo_page);
         }

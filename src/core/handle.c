@@ -7,15 +7,7 @@
 
 int shr__usable(sharena_heap *h)
 {
-    char name[96];
-
-    if (SHR_LIKELY(!h->guest))
-        return 0;
-    return shr__fail(SHARENA_EPROCESSES,
-                     "%s: this process was forked when all %u process slots were taken; it may "
-                     "use the arrays it inherited, but not allocate, load or send; start at most "
-                     "%u workers: ProcessPoolExecutor(max_workers=%u)",
-                     shr__label(h, name), SHR_PROCESSES, SHR_PROCESSES - 1, SHR_PROCESSES - 1);
+    return SHR_LIKELY(!h->guest) ? 0 : shr__guest_fail(h);
 }
 
 void shr__describe(sharena_heap *h, const struct block *b, sharena_block *out)

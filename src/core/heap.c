@@ -250,10 +250,22 @@ int sharena_attach_owned(const char *name, uid_t owner, sharena_heap **out)
     return code;
 }
 
+static void memfd_link(const uint8_t uuid[16], char link[48])
+{
+    (void)snprintf(link, 48, "/memfd:sharena:%02x%02x%02x%02x", uuid[0], uuid[1], uuid[2],
+                   uuid[3]);
+}
+
 int sharena_attach_process(pid_t pid, int fd, const uint8_t uuid[16], sharena_heap **out)
 {
-    int own = shr__sys_open_process((int)pid, fd);
+    int own = shr__sys_open_process((int)pid, fd), why = errno;
+    char link[48];
 
+    if (own < 0 && why == ENOENT && uuid) { /* closed there, but the mapping is left */
+        memfd_link(uuid, link);
+        own = shr__sys_open_mapped((int)pid, link);
+        errno = why;
+    }
     if (own < 0)
         return shr__fail(errno == EACCES || errno == EPERM ? SHARENA_EPERM : SHARENA_ENOTFOUND,
                          "can't open the heap of process %d (%s)", (int)pid, strerror(errno));
@@ -282,8 +294,7 @@ int sharena_attach_uuid(const uint8_t uuid[16], sharena_heap **out)
     struct wanted w = {uuid, NULL, SHARENA_ENOTFOUND};
     char link[48];
 
-    (void)snprintf(link, sizeof link, "/memfd:sharena:%02x%02x%02x%02x", uuid[0], uuid[1],
-                   uuid[2], uuid[3]);
+    memfd_link(uuid, link);
     (void)shr__sys_scan_memfd(link, try_descriptor, &w);
     if (w.heap) {
         *out = w.heap;
@@ -292,7 +303,9 @@ int sharena_attach_uuid(const uint8_t uuid[16], sharena_heap **out)
     if (w.code == SHARENA_EPROCESSES)
         return w.code;
     return shr__fail(SHARENA_ENOTFOUND,
-                     "the heap %02x%02x%02x%02x is gone: no process of this user has it open",
+                     "the heap %02x%02x%02x%02x is gone, or can't be opened: no process of this "
+                     "user has a descriptor of it (closefrom(), as in daemonizing, closes them: "
+                     "create the heap after that, or use a named one)",
                      uuid[0], uuid[1], uuid[2], uuid[3]);
 }
 

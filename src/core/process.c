@@ -9,11 +9,16 @@
  * A kill between lock and INIT leaves a FREE slot; between INIT and LIVE, or of an EMBRYO
  * (a child being forked), a dead slot that a reaper empties; in CLOSING, a slot that the
  * next looker frees.  Nothing here waits for another process.
+ *
+ * A process that has no descriptor of the heap left, and finds none (closefrom() closes them
+ * all), can't look at locks.  For it the dead are those whose pid says so: fewer, never others.
  */
 #include <errno.h>
 #include <stdio.h>
 
 #include "internal.h"
+
+#define FD_REST_MS 200u
 
 pthread_mutex_t shr__heaps_lock = PTHREAD_MUTEX_INITIALIZER;
 sharena_heap *_Atomic shr__heaps[SHR_HEAPS];
@@ -32,37 +37,64 @@ static int same_file(const sharena_heap *h, int fd)
            ino == h->ino;
 }
 
-/* The application may have closed our descriptor, or put its own in its place.  Then the
- * heap's name or another process that has it open gives a new one; -1 if nobody does. */
-int shr__fd(sharena_heap *h)
+/* Keeps a descriptor that is one of the heap's file; else closes it and gives -1. */
+static int only_same_file(const sharena_heap *h, int fd)
 {
-    int fd = (int)load32_relaxed(&h->fd), again = -1;
-
     if (same_file(h, fd))
         return fd;
+    if (fd >= 0)
+        (void)shr__sys_close(fd);
+    return -1;
+}
+
+/* By the heap's name, by our own mapping (with privileges), or from another process that has it
+ * open; -1 if nobody does. */
+static int find_again(sharena_heap *h)
+{
+    int again = -1;
+
     if (h->super.name[0]) {
         char path[128];
         unsigned uid;
         int remote;
         (void)snprintf(path, sizeof path, "/dev/shm/sharena.%s", h->super.name);
-        again = shr__sys_open_path(path, &uid, &remote);
+        again = only_same_file(h, shr__sys_open_path(path, &uid, &remote));
     }
-    for (unsigned s = 0; s < SHR_PROCESSES && !same_file(h, again); s++) {
+    if (again < 0 && h->lock_page)
+        again = only_same_file(h, shr__sys_open_page(h->lock_page));
+    for (unsigned s = 0; s < SHR_PROCESSES && again < 0; s++) {
         struct slot_shm *slot = shr__slot(h, s);
         uint32_t number = load32_relaxed(&slot->descriptor);
-        if (again >= 0)
-            (void)shr__sys_close(again);
-        again = -1;
         if (s != h->slot && number && SHR_STATE_OF(load64_acquire(&slot->state)) == SLOT_LIVE)
-            again = shr__sys_open_process((int)load32_relaxed(&slot->pid), (int)number - 1);
+            again = only_same_file(
+                h, shr__sys_open_process((int)load32_relaxed(&slot->pid), (int)number - 1));
     }
-    if (!same_file(h, again)) {
-        if (again >= 0)
-            (void)shr__sys_close(again);
+    return again;
+}
+
+/* The application may have closed our descriptor, or put its own in its place.  Then another
+ * one is looked for, at most every FD_REST_MS: a search looks at every process. */
+int shr__fd(sharena_heap *h)
+{
+    uint32_t seen = load32_relaxed(&h->fd);
+    uint64_t now;
+    int again;
+
+    if (same_file(h, (int)seen))
+        return (int)seen;
+    now = shr__sys_now_ms();
+    if (now - load64_relaxed(&h->fd_missed_ms) < FD_REST_MS)
+        return -1;
+    again = find_again(h);
+    if (again < 0) {
+        store64_relaxed(&h->fd_missed_ms, now);
         return -1;
     }
     again = shr__sys_move_high(again);
-    store32_relaxed(&h->fd, (uint32_t)again);
+    if (!cas32_relaxed(&h->fd, &seen, (uint32_t)again)) { /* another thread was faster */
+        (void)shr__sys_close(again);
+        return same_file(h, (int)seen) ? (int)seen : -1;
+    }
     store32_relaxed(&shr__slot(h, h->slot)->descriptor, (uint32_t)again + 1);
     return again;
 }
@@ -76,14 +108,19 @@ void shr__fd_close(sharena_heap *h)
         (void)shr__sys_close(fd);
 }
 
-/* Takes a free slot in first..last and leaves it in `state`.  SHARENA_EPROCESSES: none free. */
+/* Takes a free slot in first..last and leaves it in `state`.  SHARENA_EPROCESSES: none free;
+ * SHARENA_ESYSTEM: errno says why, EBADF is for want of a descriptor. */
 int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned state, unsigned *slot,
                    uint64_t *k, void **page)
 {
-    int fd = shr__fd(h);
+    int fd;
 
-    if (fd < 0)
+    store64_relaxed(&h->fd_missed_ms, 0); /* no rest: without one a child would be a guest */
+    fd = shr__fd(h);
+    if (fd < 0) {
+        errno = EBADF;
         return SHARENA_ESYSTEM;
+    }
     for (unsigned s = first; s <= last; s++) {
         struct slot_shm *p = shr__slot(h, s);
         uint64_t seen = load64_acquire(&p->state), wanted;
@@ -145,6 +182,23 @@ void shr__slot_describe(sharena_heap *h, unsigned slot)
     shr__sys_command(p->command);
 }
 
+/* The verdict without a descriptor, about `word`, the slot's state: ended, as the pid tells in
+ * the namespace that it belongs to.  A number that was given to another process since counts as
+ * alive.  With guests the slot lives on without its own process, and only the lock knows: they
+ * are counted before they are forked, so whoever sees the process ended sees them.  Before LIVE
+ * the pid may be of an earlier life. */
+static int ended(const sharena_heap *h, unsigned slot, uint64_t word)
+{
+    const struct slot_shm *p = shr__slot(h, slot);
+    uint64_t space = load64_relaxed(&p->pidns);
+    int pid = (int)load32_relaxed(&p->pid);
+
+    if (SHR_STATE_OF(word) != SLOT_LIVE || pid <= 0 || !space || space != shr__sys_pidns() ||
+        !shr__sys_gone(pid))
+        return 0;
+    return load32_relaxed(&p->guests) == 0 && load64_seq(&p->state) == word;
+}
+
 /* 1: the process of the slot is dead, *state is what was judged.  0: alive, free, being
  * closed, or it can't be told. */
 int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state)
@@ -158,7 +212,7 @@ int shr__slot_dead(sharena_heap *h, unsigned slot, uint64_t *state)
     if (slot == h->slot && SHR_K_OF(word) == h->k)
         return 0;
     fd = shr__fd(h);
-    if (fd < 0 || shr__sys_lock_test(fd, lock_at(slot)) != 0)
+    if (fd < 0 ? !ended(h, slot, word) : shr__sys_lock_test(fd, lock_at(slot)) != 0)
         return 0;
     *state = word;
     return 1;
@@ -214,4 +268,38 @@ int shr__exporter_alive(sharena_heap *h, uint64_t exporter, int *pid)
         return 0;
     }
     return !shr__slot_dead(h, slot - 1, &state);
+}
+
+/* Why a guest is one, and what would have helped. */
+int shr__guest_fail(const sharena_heap *h)
+{
+    static const char may[] =
+        "it may use the arrays it inherited, but not allocate, load or send";
+    char name[96];
+
+    (void)shr__label(h, name);
+    switch (h->guest_why) {
+    case 0:
+        return shr__fail(SHARENA_EPROCESSES,
+                         "%s: this process was forked when all %u process slots were taken; %s; "
+                         "start at most %u workers: ProcessPoolExecutor(max_workers=%u)",
+                         name, SHR_PROCESSES, may, SHR_PROCESSES - 1, SHR_PROCESSES - 1);
+    case EBADF:
+        return shr__fail(
+            SHARENA_EPROCESSES,
+            "%s: this process was forked after every descriptor of the heap was "
+            "closed, as by closefrom() while daemonizing, and a slot can't be locked "
+            "without one; %s; create the heap after daemonizing, keep its "
+            "descriptor open, or use a named heap",
+            name, may);
+    case EMFILE:
+        return shr__fail(SHARENA_EPROCESSES,
+                         "%s: this process was forked when its parent had no descriptor free to "
+                         "lock a slot with; %s; close files, or raise RLIMIT_NOFILE",
+                         name, may);
+    default:
+        return shr__fail(SHARENA_EPROCESSES,
+                         "%s: this process was forked when no slot could be locked (%s); %s",
+                         name, strerror(h->guest_why), may);
+    }
 }

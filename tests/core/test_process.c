@@ -139,7 +139,7 @@ static void close_all_and_wait(struct peer *parent, void *argument)
     peer_tell(parent);
     peer_await(parent);
     memset(block, 1, 100000);
-    CHECK_OK(sharena_allocate(heap, 1000000, 0, 0, &block)); /* needs a descriptor */
+    CHECK_OK(sharena_allocate(heap, 1000000, 0, 0, &block));
     CHECK_OK(sharena_detach(heap));
 }
 
