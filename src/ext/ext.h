@@ -1,7 +1,7 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · create, convert, load · flat_list · reduce · share · heap_type, heap_open,
+ *   module · create, convert, load · flat_list · reduce, receive · share · heap_type, heap_open,
  *   heap_report, records, heap_names, default_heap · array_handle, description, dtype_code · lost ·
  *   array_new · arguments, frame · block · arena · errors
  *
@@ -406,6 +406,7 @@ void ext_default_closed(ext_state *, ext_heap *);
 /* ---- functions of the module ---- */
 
 int ext_reduce_init(ext_state *, PyObject *module);
+int ext_receive_init(ext_state *, PyObject *module);
 
 #define EXT_FAST(name) PyObject *ext_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *)
 EXT_FAST(empty);

@@ -278,6 +278,7 @@ static int run(PyObject *module)
     if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
         ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
+        ext_receive_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;
