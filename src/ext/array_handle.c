@@ -204,7 +204,8 @@ static PyObject *load(ext_state *st, message *m, PyObject *dtype)
     return (PyObject *)ext_description_apply(st, &m->array, arena, &block);
 }
 
-PyObject *ext_handle_load(ext_state *st, PyObject *bytes, PyObject *dtype)
+/* With a Block, over that. */
+static PyObject *load_bytes(ext_state *st, PyObject *bytes, PyObject *dtype, PyObject *block)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(bytes, &view, PyBUF_SIMPLE) < 0)
@@ -213,9 +214,22 @@ PyObject *ext_handle_load(ext_state *st, PyObject *bytes, PyObject *dtype)
     message m;
     PyObject *array = NULL;
     if (read_message(&reader, &m) == 0) {
-        array = load(st, &m, dtype);
+        if (block == NULL)
+            array = load(st, &m, dtype);
+        else if (take_dtype(&m, dtype) == 0)
+            array = (PyObject *)ext_description_over(&m.array, block);
         ext_description_clear(&m.array);
     }
     PyBuffer_Release(&view);
     return array;
+}
+
+PyObject *ext_handle_load(ext_state *st, PyObject *bytes, PyObject *dtype)
+{
+    return load_bytes(st, bytes, dtype, NULL);
+}
+
+PyObject *ext_handle_load_over(PyObject *bytes, PyObject *dtype, PyObject *block)
+{
+    return load_bytes(NULL, bytes, dtype, block);
 }

@@ -144,6 +144,20 @@ PyArrayObject *ext_description_apply(ext_state *st, ext_description *d, ext_aren
                           (char *)block->start + d->offset, d->writeable);
 }
 
+PyArrayObject *ext_description_over(ext_description *d, PyObject *base)
+{
+    const ext_block *block = (const ext_block *)base;
+    const sharena_block whole = {.start = block->start, .size_bytes = block->size_bytes};
+    if (!fits(d, &whole)) {
+        bad();
+        return NULL;
+    }
+    PyArray_Descr *descr = d->descr;
+    d->descr = NULL;
+    return ext_array_over(Py_NewRef(base), descr, d->nd, d->dims, d->strides,
+                          (char *)block->start + d->offset, d->writeable);
+}
+
 int ext_locate(PyArrayObject *array, ext_arena **arena, sharena_block *block)
 {
     if (PyArray_SIZE(array) == 0 || PyArray_ITEMSIZE(array) == 0 ||

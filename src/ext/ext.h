@@ -3,7 +3,7 @@
  * The ladder, each file calling only downward:
  *   module · create, convert, load · flat_list · reduce, receive · share · heap_type, heap_open,
  *   heap_report, records, heap_names, default_heap · array_handle, description, dtype_code · lost ·
- *   array_new · arguments, frame · block · arena · errors
+ *   load_scope · array_new · arguments, frame · block · arena · errors
  *
  * Locking: with the GIL, whatever runs between two points that may release it is atomic.
  * Without the GIL (CPython 3.13t and later) the shared structures are guarded by the
@@ -132,6 +132,7 @@ struct ext_state {
     PyObject *errors[EXT_ERROR_COUNT];
     PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type;
     PyTypeObject *rebuild_type; /* what handles are loaded by */
+    PyObject *stock_loads;      /* pickle.loads */
     PyTypeObject *stats_type, *class_type, *process_type, *ticket_type, *block_info_type;
     PyObject *default_heap;     /* Heap object or NULL */
     ext_arena *default_arena;   /* its arena while it is open, borrowed */
@@ -244,6 +245,22 @@ PyObject *ext_user_frame(void);
 void ext_trace(ext_arena *, const void *start);
 int ext_warn_by_value(ext_state *, PyArrayObject *);
 
+/* ---- load_scope.c ---- */
+
+typedef struct ext_scope ext_scope;
+
+/* Around one load of a message in this thread.  NULL without an exception: no memory. */
+ext_scope *ext_scope_enter(void);
+void ext_scope_leave(ext_scope *);
+/* A handle was loaded, a Lost was made: noted in the innermost scope, if there is one. */
+void ext_scope_keep(PyObject *handle, PyObject *block);
+void ext_scope_note_lost(PyObject *lost);
+/* The latest Lost of a scope, or with NULL of the innermost one: borrowed, or NULL. */
+PyObject *ext_scope_lost(const ext_scope *);
+/* The second pass begins: ext_scope_find() knows what the first one kept. */
+int ext_scope_replay(ext_scope *);
+PyObject *ext_scope_find(PyObject *handle); /* a Block, borrowed; NULL without an exception */
+
 /* ---- array_new.c ---- */
 
 /* A new array.  Takes over a reference to the arena and one to descr, also on failure.
@@ -335,6 +352,8 @@ void ext_description_clear(ext_description *);
  * and one to the arena, also on failure. */
 PyArrayObject *ext_description_apply(ext_state *, ext_description *, ext_arena *,
                                      const sharena_block *);
+/* The same over a Block that is there already. */
+PyArrayObject *ext_description_over(ext_description *, PyObject *block);
 
 /* The block of an array that lies wholly within one.  1: found, with a new reference to
  * its arena in *arena; 0: not shared. */
@@ -348,6 +367,9 @@ int ext_handle_make(ext_state *, PyArrayObject *, unsigned uses, PyObject **out,
 /* Gives back what a handle that was never sent would have covered. */
 void ext_handle_give_back(PyObject *bytes);
 PyObject *ext_handle_load(ext_state *, PyObject *bytes, PyObject *dtype);
+/* The same from the Block that an earlier load of these bytes made, without a look at the
+ * heap. */
+PyObject *ext_handle_load_over(PyObject *bytes, PyObject *dtype, PyObject *block);
 
 /* ---- lost.c ---- */
 
@@ -425,8 +447,10 @@ EXT_FAST(load);
 EXT_FAST(share);
 EXT_FAST(handle);
 EXT_FAST(reduce_array);
+EXT_FAST(loads);
 PyObject *ext_is_shared(PyObject *, PyObject *);
 PyObject *ext_attach(PyObject *, PyObject *);
 PyObject *ext_sent_counts(PyObject *, PyObject *);
+PyObject *ext_latest_lost(PyObject *, PyObject *);
 
 #endif

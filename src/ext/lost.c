@@ -143,6 +143,7 @@ static PyObject *lost_new_with(PyTypeObject *type, PyObject *error)
         return NULL;
     self->error = Py_NewRef(error);
     PyObject_GC_Track(self);
+    ext_scope_note_lost((PyObject *)self); /* also one that was forwarded */
     return (PyObject *)self;
 }
 
@@ -210,6 +211,7 @@ PyObject *ext_lost_from_error(ext_state *st)
     if (result == NULL) {
         PyErr_Clear();
         result = Py_NewRef(st->lost_memory);
+        ext_scope_note_lost(result);
     }
     return result;
 }

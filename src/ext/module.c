@@ -127,6 +127,14 @@ static PyMethodDef functions[] = {
          "The reducer for picklers that talk to other processes of this machine.\n\n"
          "A shared array becomes a call of `rebuild_array`; any other one what\n"
          "``fallback(a)`` returns, or without it what pickle would make of it."),
+    FAST(loads, "loads($module, data, /, *, fix_imports=True, encoding='ASCII',\n"
+                "      errors='strict', buffers=())\n--\n\n"
+                "`pickle.loads` for messages of other processes.\n\n"
+                "An object that can't be put together because an array in it was lost arrives\n"
+                "as a `Lost`.  What is unpickled may run twice then."),
+    {"latest_lost", ext_latest_lost, METH_NOARGS,
+     "latest_lost($module, /)\n--\n\n"
+     "The last `Lost` that was made in the load under way in this thread, or None."},
     {"is_shared", ext_is_shared, METH_O,
      "is_shared($module, a, /)\n--\n\n"
      "Whether the object is an ndarray that lies wholly within one block of shared\n"
@@ -190,6 +198,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->lost_type);
     Py_VISIT(st->by_value_type);
     Py_VISIT(st->rebuild_type);
+    Py_VISIT(st->stock_loads);
     Py_VISIT(st->stats_type);
     Py_VISIT(st->class_type);
     Py_VISIT(st->process_type);
@@ -226,6 +235,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->lost_type);
     Py_CLEAR(st->by_value_type);
     Py_CLEAR(st->rebuild_type);
+    Py_CLEAR(st->stock_loads);
     Py_CLEAR(st->stats_type);
     Py_CLEAR(st->class_type);
     Py_CLEAR(st->process_type);

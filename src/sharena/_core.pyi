@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import (
     Any,
@@ -185,6 +185,16 @@ def attach(handle: ReadableBuffer, /) -> _Array: ...
 def reduce_array(
     a: _Array, fallback: Callable[[_Array], Any] | None = None
 ) -> str | tuple[Any, ...]: ...
+def loads(
+    data: ReadableBuffer,
+    /,
+    *,
+    fix_imports: bool = True,
+    encoding: str = "ASCII",
+    errors: str = "strict",
+    buffers: Iterable[Any] | None = (),
+) -> Any: ...
+def latest_lost() -> Lost | None: ...
 def sent() -> dict[str, int]: ...
 
 @final

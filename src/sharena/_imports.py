@@ -1,7 +1,7 @@
 """Runs a function right after some other library has been imported.
 
-sharena registers its reducers with libraries that it must not import itself (pandas takes
-a second) and that may be imported before or after it.  A finder at the head of
+sharena registers its reducers with libraries that it must not import itself (which takes
+longer than sharena does) and that may be imported before or after it.  A finder at the head of
 `sys.meta_path` recognises the few names it waits for, lets the finders behind it find the
 module, and appends the function to what its loader does.  It answers `None` for every
 other name and leaves `sys.meta_path` when nothing is waited for.

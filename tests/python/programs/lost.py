@@ -1,7 +1,9 @@
 """What cannot be acquired arrives as a Lost, and nobody hangs: lost.py METHOD CASE."""
 
+import dataclasses
 import gc
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -46,6 +48,64 @@ class ExpiringInside:
         gc.collect()
         heap().expire_tickets(0)
         return pickle.loads, (data,)
+
+
+def take(user):
+    """The array of an object, which lets it go."""
+    return vars(user).pop("x")
+
+
+class Signal:
+    """Uses its array while it is unpickled."""
+
+    def __init__(self, x):
+        self.x, self.mean = x, float(x.mean())
+
+    def __getstate__(self):
+        return {"x": Expiring(take(self))}
+
+    def __setstate__(self, state):
+        self.__init__(state["x"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Does so in its constructor."""
+
+    x: object
+    mean: float = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "mean", float(self.x.mean()))
+
+    def __reduce__(self):
+        return Record, (Expiring(take(self)),)
+
+
+class FailedError(Exception):
+    """An exception that does so."""
+
+    def __init__(self, x):
+        super().__init__("failed")
+        self.x, self.mean = x, float(x.mean())
+
+    def __reduce__(self):
+        return FailedError, (Expiring(take(self)),)
+
+
+USERS = (Signal, Record)
+
+
+def make_user(kind):
+    return kind(sharena.ones(N))
+
+
+def fail_with_array(_):
+    raise FailedError(sharena.ones(N))
+
+
+def tell(x):
+    return type(x) is sharena.Lost, isinstance(x, (Signal, Record))
 
 
 def use(x):
@@ -139,6 +199,59 @@ def case_lost_inside_scipy(context):
     with context.Pool(2) as pool:
         sparse = pool.apply_async(return_inside, (lost_sparse,)).get(20)
         assert is_lost(sparse.data)
+
+
+def case_objects_in_a_pool(context):
+    with context.Pool(2) as pool:
+        for kind in USERS:
+            assert is_lost(pool.apply_async(make_user, (kind,)).get(20))
+            sent = [make_user(kind) for _ in range(20)]
+            told = pool.map_async(tell, sent, chunksize=1).get(20)
+            assert told == [(True, False)] * 20, told
+        try:
+            pool.apply_async(fail_with_array, (0,)).get(20)
+        except sharena.StaleHandleError:
+            pass
+        else:
+            raise AssertionError("a lost exception raised nothing")
+        assert pool.apply_async(make, (3,)).get(20).tolist() == [3.0] * 3
+
+
+def case_objects_in_an_executor(context):
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for kind in USERS:
+            assert is_lost(pool.submit(make_user, kind).result(20))
+            assert pool.submit(tell, make_user(kind)).result(20) == (True, False)
+        error = pool.submit(fail_with_array, 0).exception(20)
+        assert type(error) is sharena.StaleHandleError, error
+        assert pool.submit(make, 3).result(20).tolist() == [3.0] * 3
+
+
+def echo(connection, simple, queue):
+    """Tells of what came through the pipe."""
+    simple.put(tell(connection.recv()))
+    queue.put(tell(connection.recv()[1]))
+
+
+def case_objects_in_queues(context):
+    here, there = context.Pipe()
+    simple, queue = context.SimpleQueue(), context.Queue()
+    child = context.Process(target=echo, args=(there, simple, queue), daemon=True)
+    child.start()
+    there.close()
+    here.send(make_user(Signal))
+    assert simple.get() == (True, False)
+    here.send(["beside", make_user(Record)])
+    assert queue.get(timeout=20) == (True, False)
+    child.join(20)
+    assert child.exitcode == 0
+    for kind in USERS:  # and in this process
+        simple.put([kind, make_user(kind)])
+        back = simple.get()
+        assert back[0] is kind
+        assert is_lost(back[1])
+        queue.put({"x": make_user(kind)})
+        assert is_lost(queue.get(timeout=20)["x"])
 
 
 def case_damaged_handle(context):
