@@ -133,6 +133,7 @@ struct ext_state {
     PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type;
     PyTypeObject *rebuild_type; /* what handles are loaded by */
     PyObject *stock_loads;      /* pickle.loads */
+    PyObject *subclasses;       /* set of the subclasses of ndarray that go by handle */
     PyTypeObject *stats_type, *class_type, *process_type, *ticket_type, *block_info_type;
     PyObject *default_heap;     /* Heap object or NULL */
     ext_arena *default_arena;   /* its arena while it is open, borrowed */
@@ -429,6 +430,7 @@ void ext_default_closed(ext_state *, ext_heap *);
 
 int ext_reduce_init(ext_state *, PyObject *module);
 int ext_receive_init(ext_state *, PyObject *module);
+int ext_share_init(ext_state *, PyObject *module);
 
 #define EXT_FAST(name) PyObject *ext_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *)
 EXT_FAST(empty);
@@ -449,6 +451,7 @@ EXT_FAST(handle);
 EXT_FAST(reduce_array);
 EXT_FAST(loads);
 PyObject *ext_is_shared(PyObject *, PyObject *);
+PyObject *ext_by_handle(PyObject *, PyObject *);
 PyObject *ext_attach(PyObject *, PyObject *);
 PyObject *ext_sent_counts(PyObject *, PyObject *);
 PyObject *ext_latest_lost(PyObject *, PyObject *);

@@ -137,8 +137,13 @@ static PyMethodDef functions[] = {
      "The last `Lost` that was made in the load under way in this thread, or None."},
     {"is_shared", ext_is_shared, METH_O,
      "is_shared($module, a, /)\n--\n\n"
-     "Whether the object is an ndarray that lies wholly within one block of shared\n"
-     "memory, so that it travels as a handle.  Found by address, so any view counts."},
+     "Whether `multiprocessing`'s pickler sends the object by handle (outside `by_value`).\n\n"
+     "True for an ndarray that lies wholly within one block of shared memory.  Found by\n"
+     "address, so any view counts.  Also for a matrix, recarray, chararray or masked\n"
+     "array there (its mask too, if it has one); False for other subclasses of ndarray."},
+    {"by_handle", ext_by_handle, METH_O,
+     "by_handle($module, a, /)\n--\n\n"
+     "`is_shared`, and not inside `by_value`."},
     {"attach", ext_attach, METH_O,
      "attach($module, handle, /)\n--\n\n"
      "The array that a handle names, in this process.\n\n"
@@ -199,6 +204,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->by_value_type);
     Py_VISIT(st->rebuild_type);
     Py_VISIT(st->stock_loads);
+    Py_VISIT(st->subclasses);
     Py_VISIT(st->stats_type);
     Py_VISIT(st->class_type);
     Py_VISIT(st->process_type);
@@ -236,6 +242,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->by_value_type);
     Py_CLEAR(st->rebuild_type);
     Py_CLEAR(st->stock_loads);
+    Py_CLEAR(st->subclasses);
     Py_CLEAR(st->stats_type);
     Py_CLEAR(st->class_type);
     Py_CLEAR(st->process_type);
@@ -288,7 +295,7 @@ static int run(PyObject *module)
     if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
         ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
-        ext_receive_init(st, module) < 0 ||
+        ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;

@@ -70,10 +70,20 @@ PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t n
     int by_value = by_value_now(st);
     if (by_value < 0)
         return NULL;
-    int made = by_value ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
+    /* A handle names a plain array; _subclasses.py takes others apart. */
+    int plain = PyArray_CheckExact(array);
+    int made = by_value || !plain ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
     if (made < 0)
         return NULL;
     return made ? send_handle(st, array, bytes, dtype) : send_value(st, array, by_value, v[1]);
+}
+
+PyObject *ext_by_handle(PyObject *module, PyObject *object)
+{
+    int by_value = by_value_now(ext_state_of(module));
+    if (by_value < 0)
+        return NULL;
+    return by_value ? Py_NewRef(Py_False) : ext_is_shared(module, object);
 }
 
 PyObject *ext_sent_counts(PyObject *module, PyObject *unused)

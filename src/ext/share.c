@@ -1,15 +1,48 @@
 /* is_shared, share, handle, attach: sharing by hand. */
 #include "ext.h"
 
-PyObject *ext_is_shared(PyObject *module, PyObject *object)
+static int lies_in_a_block(PyObject *array)
 {
-    (void)module;
     ext_arena *arena;
     sharena_block block;
-    if (!PyArray_Check(object) || !ext_locate((PyArrayObject *)object, &arena, &block))
-        Py_RETURN_FALSE;
+    if (!PyArray_Check(array) || !ext_locate((PyArrayObject *)array, &arena, &block))
+        return 0;
     ext_arena_unref(arena);
-    Py_RETURN_TRUE;
+    return 1;
+}
+
+/* Of an array in a block: what else must lie in one.  Of the subclasses that travel only
+ * MaskedArray has more than its elements, and nomask is no array. */
+static int rest_is_shared(ext_state *st, PyObject *array)
+{
+    if (PyArray_CheckExact(array))
+        return 1;
+    int travels = PySet_Contains(st->subclasses, (PyObject *)Py_TYPE(array));
+    if (travels <= 0)
+        return travels;
+    PyObject *mask = PyObject_GetAttrString(array, "_mask");
+    if (mask == NULL) {
+        PyErr_Clear(); /* no masked array */
+        return 1;
+    }
+    int shared = !PyArray_Check(mask) || lies_in_a_block(mask);
+    Py_DECREF(mask);
+    return shared;
+}
+
+PyObject *ext_is_shared(PyObject *module, PyObject *object)
+{
+    int shared = lies_in_a_block(object);
+    if (shared)
+        shared = rest_is_shared(ext_state_of(module), object);
+    return shared < 0 ? NULL : PyBool_FromLong(shared);
+}
+
+int ext_share_init(ext_state *st, PyObject *module)
+{
+    st->subclasses = PySet_New(NULL);
+    return st->subclasses == NULL ? -1
+                                  : PyModule_AddObjectRef(module, "subclasses", st->subclasses);
 }
 
 /* A plain view over a read-only Block of its own, with one more reference to the core

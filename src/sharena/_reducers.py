@@ -1,10 +1,11 @@
 """Makes the picklers that talk to other processes send handles, and bear what is lost.
 
 `multiprocessing` (and `concurrent.futures` above it) pickles with `ForkingPickler`, loky
-with a pickler of its own; each has a table of reducers by exact type.  The reducer for
-`numpy.ndarray` is put into both.  A reducer that somebody registered earlier is asked about
-everything that we do not send by handle.  Both libraries load with `ForkingPickler.loads`,
-for which `_core.loads` is put, unless somebody has done so with another function.
+with a pickler of its own; each has a table of reducers by exact type.  The reducers for
+`numpy.ndarray` and NumPy's own subclasses of it are put into both.  A reducer that somebody
+registered earlier is asked about everything that we do not send by handle.  Both libraries
+load with `ForkingPickler.loads`, for which `_core.loads` is put, unless somebody has done so
+with another function.
 None of these libraries is imported here, `multiprocessing` neither, which takes longer than
 the rest of sharena: the reducers are there when the library is.
 """
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, _subclasses
 from ._imports import when_imported
 
 __all__ = ["install"]
@@ -30,6 +31,9 @@ __all__ = ["install"]
 Reducer = Callable[[Any], Any]
 
 LOKY = ("loky.backend.reduction", "joblib.externals.loky.backend.reduction")
+
+_tables: list[dict[type, Reducer]] = []
+_reducers: dict[type, Callable[..., Any]] = {np.ndarray: _core.reduce_array}
 
 
 def install() -> None:
@@ -52,15 +56,25 @@ def install() -> None:
     when_imported("multiprocessing.reduction", _add_multiprocessing)
     for name in LOKY:
         when_imported(name, _add_loky)
+    _subclasses.install(_register)
 
 
 def _open(table: dict[type, Reducer]) -> None:
-    earlier = table.get(np.ndarray)
-    table[np.ndarray] = (
-        _core.reduce_array
-        if earlier is None
-        else functools.partial(_core.reduce_array, fallback=earlier)
-    )
+    _tables.append(table)
+    for kind, reducer in _reducers.items():
+        _put(table, kind, reducer)
+
+
+def _put(table: dict[type, Reducer], kind: type, reducer: Callable[..., Any]) -> None:
+    earlier = table.get(kind)
+    table[kind] = reducer if earlier is None else functools.partial(reducer, fallback=earlier)
+
+
+def _register(kind: type, reducer: Callable[..., Any]) -> None:
+    """For a class that has come to be known: in all tables, and in those to come."""
+    _reducers[kind] = reducer
+    for table in _tables:
+        _put(table, kind, reducer)
 
 
 def _add_multiprocessing(module: ModuleType) -> None:
