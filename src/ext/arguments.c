@@ -55,6 +55,8 @@ int ext_arguments(const ext_signature *s, PyObject *const *args, Py_ssize_t narg
 
 /* ---- shapes ---- */
 
+#define FEW_DIMS 32 /* which NumPy 1 has no more than */
+
 /* 1: an exact int that fits, in *out; 0: let NumPy look at it. */
 static int plain_dimension(PyObject *item, npy_intp *out)
 {
@@ -92,45 +94,42 @@ int ext_shape_parse(PyObject *shape, ext_shape *out)
     int plain = 1;
     if (plain_dimension(shape, &out->dims[0])) {
         out->nd = 1;
-    } else if (PyTuple_CheckExact(shape) && PyTuple_GET_SIZE(shape) <= NPY_MAXDIMS) {
+    } else if (PyTuple_CheckExact(shape) && PyTuple_GET_SIZE(shape) <= FEW_DIMS) {
         out->nd = (int)PyTuple_GET_SIZE(shape);
         for (int i = 0; plain && i < out->nd; i++)
             plain = plain_dimension(PyTuple_GET_ITEM(shape, i), &out->dims[i]);
     } else {
         plain = 0;
     }
-    if (!plain && shape_by_numpy(shape, out) < 0)
-        return -1;
-    for (int i = 0; i < out->nd; i++) {
-        if (out->dims[i] < 0) {
-            PyErr_SetString(PyExc_ValueError, "negative dimensions are not allowed");
-            return -1;
-        }
-    }
-    return 0;
+    return plain ? 0 : shape_by_numpy(shape, out);
 }
 
 /* ---- dtypes ---- */
 
-/* A DType class such as np.dtypes.Int8DType: np.dtype() does not take it, np.empty() does. */
-static PyArray_Descr *from_dtype_class(PyObject *class)
+/* The dtype of numpy.empty(0, dtype); NULL without an exception where it has become more
+ * dimensions. */
+static PyArray_Descr *dtype_by_numpy(PyObject *dtype)
 {
     PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *probe = numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, class);
+    PyObject *probe = numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, dtype);
     Py_XDECREF(numpy);
     if (probe == NULL)
         return NULL;
-    PyArray_Descr *descr = PyArray_DESCR((PyArrayObject *)probe);
-    Py_INCREF(descr);
+    PyArray_Descr *descr = NULL;
+    if (PyArray_NDIM((PyArrayObject *)probe) == 1) {
+        descr = PyArray_DESCR((PyArrayObject *)probe);
+        Py_INCREF(descr);
+    }
     Py_DECREF(probe);
     return descr;
 }
 
 static PyArray_Descr *convert_dtype(PyObject *dtype)
 {
+    /* A DType class such as np.dtypes.Int8DType: np.dtype() doesn't take it, np.empty() does. */
     if (Py_TYPE(dtype) == Py_TYPE((PyObject *)&PyArrayDescr_Type) &&
         Py_TYPE(dtype) != &PyType_Type)
-        return from_dtype_class(dtype);
+        return dtype_by_numpy(dtype);
     PyArray_Descr *descr = NULL;
     return PyArray_DescrConverter2(dtype, &descr) ? descr : NULL;
 }
@@ -142,12 +141,19 @@ static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
     return convert_dtype(dtype);
 }
 #else
-/* Only what can never mean another dtype later: strings, and NumPy's scalar types. */
-static int may_cache(PyObject *dtype)
+/* Only what can never mean another dtype later: strings, and scalar types.  And only those
+ * that go by the dtype's own letter or type: NumPy may warn of another one, each time. */
+static int may_cache(PyObject *dtype, const PyArray_Descr *descr)
 {
-    return PyUnicode_CheckExact(dtype) ||
-           (PyType_Check(dtype) &&
-            !PyType_HasFeature((PyTypeObject *)dtype, Py_TPFLAGS_HEAPTYPE));
+    if (PyUnicode_CheckExact(dtype) && PyUnicode_GET_LENGTH(dtype) > 0) {
+        Py_UCS4 first = PyUnicode_READ_CHAR(dtype, 0);
+        if (PyUnicode_GET_LENGTH(dtype) > 1 && (first == '<' || first == '>'))
+            first = PyUnicode_READ_CHAR(dtype, 1);
+        return first == (Py_UCS4)descr->kind || first == (Py_UCS4)descr->type;
+    }
+    return dtype == (PyObject *)descr->typeobj || dtype == (PyObject *)&PyFloat_Type ||
+           dtype == (PyObject *)&PyLong_Type || dtype == (PyObject *)&PyBool_Type ||
+           dtype == (PyObject *)&PyComplex_Type;
 }
 
 static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
@@ -156,7 +162,7 @@ static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
     if (st->dtypes[i].key == dtype)
         return (PyArray_Descr *)Py_NewRef((PyObject *)st->dtypes[i].descr);
     PyArray_Descr *descr = convert_dtype(dtype);
-    if (descr == NULL || !may_cache(dtype))
+    if (descr == NULL || !may_cache(dtype, descr))
         return descr;
     PyObject *old_key = st->dtypes[i].key;
     PyArray_Descr *old_descr = st->dtypes[i].descr;
@@ -168,6 +174,19 @@ static PyArray_Descr *cached_dtype(ext_state *st, PyObject *dtype)
 }
 #endif
 
+/* "(0,)i4", which NumPy takes for a void dtype that is yet to find its size. */
+static int settle_empty_subarray(PyArray_Descr **descr)
+{
+    PyArray_Descr *settled = dtype_by_numpy((PyObject *)*descr);
+    if (settled != NULL) {
+        Py_DECREF(*descr);
+        *descr = settled;
+    } else if (PyErr_Occurred()) {
+        Py_CLEAR(*descr);
+    }
+    return *descr == NULL ? -1 : 0;
+}
+
 int ext_dtype_parse(ext_state *st, PyObject *dtype, PyArray_Descr *fallback, PyArray_Descr **out)
 {
     if (dtype == NULL || dtype == Py_None) {
@@ -175,12 +194,13 @@ int ext_dtype_parse(ext_state *st, PyObject *dtype, PyArray_Descr *fallback, PyA
         *out = fallback;
         return 0;
     }
-    if (PyArray_DescrCheck(dtype)) {
+    if (PyArray_DescrCheck(dtype))
         *out = (PyArray_Descr *)Py_NewRef(dtype);
-        return 0;
-    }
-    *out = cached_dtype(st, dtype);
-    return *out == NULL ? -1 : 0;
+    else if ((*out = cached_dtype(st, dtype)) == NULL)
+        return -1;
+    if (PyDataType_ELSIZE(*out) == 0 && PyDataType_HASSUBARRAY(*out))
+        return settle_empty_subarray(out);
+    return 0;
 }
 
 /* ---- what NumPy's signatures have and shared memory doesn't ---- */
@@ -195,9 +215,22 @@ int ext_device_check(PyObject *device)
     return -1;
 }
 
+/* Whether NumPy's own functions answer for objects of this class. */
+static int is_like_ndarray(PyTypeObject *class)
+{
+    PyObject *theirs = PyObject_GetAttrString((PyObject *)class, "__array_function__");
+    PyObject *numpys = PyObject_GetAttrString((PyObject *)&PyArray_Type, "__array_function__");
+    int same = theirs != NULL && theirs == numpys;
+    PyErr_Clear();
+    Py_XDECREF(theirs);
+    Py_XDECREF(numpys);
+    return same;
+}
+
 int ext_like_check(PyObject *like)
 {
-    if (like == NULL || like == Py_None || PyArray_CheckExact(like))
+    if (like == NULL || like == Py_None || PyArray_CheckExact(like) ||
+        is_like_ndarray(Py_TYPE(like)))
         return 0;
     PyErr_Format(PyExc_TypeError,
                  "an array in shared memory is a plain numpy.ndarray, like= can't make "

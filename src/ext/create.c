@@ -1,17 +1,73 @@
 /* empty, zeros, ones, full and their *_like: NumPy's signatures and heap=. */
 #include "ext.h"
 
+#include <float.h>
+#include <math.h>
+
 enum filling { FILL_NOTHING, FILL_ZEROS, FILL_ONES, FILL_VALUE };
+
+/* numpy.copyto(array, value, casting="unsafe"): what an int, a float or a complex of Python's
+ * becomes in an array of another dtype has changed and may change again. */
+static int fill_by_numpy(PyArrayObject *array, PyObject *value)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *copyto = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "copyto");
+    PyObject *args = copyto == NULL ? NULL : PyTuple_Pack(2, (PyObject *)array, value);
+    PyObject *kwargs = args == NULL ? NULL : Py_BuildValue("{ss}", "casting", "unsafe");
+    PyObject *done = kwargs == NULL ? NULL : PyObject_Call(copyto, args, kwargs);
+    Py_XDECREF(done);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(copyto);
+    Py_XDECREF(numpy);
+    return done == NULL ? -1 : 0;
+}
+
+static int takes_int(PyArray_Descr *descr, PyObject *value)
+{
+    int overflow, bits = 8 * (int)PyDataType_ELSIZE(descr);
+    long n = PyLong_AsLongAndOverflow(value, &overflow);
+    if (overflow != 0)
+        return 0;
+    if (descr->kind == 'b')
+        return n == 0 || n == 1;
+    if (descr->kind == 'u')
+        return n >= 0 && (bits == 64 || n >> bits == 0);
+    if (descr->kind == 'i')
+        return bits == 64 || (n >= -(1L << (bits - 1)) && n < 1L << (bits - 1));
+    return n >= -2048 && n <= 2048; /* exact in a half already */
+}
+
+static int takes_float(PyArray_Descr *descr, double x)
+{
+    if (descr->type_num == NPY_DOUBLE || x == 0.0 || !isfinite(x))
+        return descr->kind == 'f';
+    return descr->type_num == NPY_FLOAT && fabs(x) >= FLT_MIN && fabs(x) <= FLT_MAX;
+}
+
+/* Whether a number of Python's has one meaning in the array, whoever puts it there. */
+static int is_harmless(const PyArrayObject *array, PyObject *value)
+{
+    PyArray_Descr *descr = PyArray_DESCR(array);
+    if (descr->type_num > NPY_CLONGDOUBLE && descr->type_num != NPY_HALF)
+        return 0;
+    if (PyFloat_CheckExact(value))
+        return takes_float(descr, PyFloat_AS_DOUBLE(value));
+    return PyLong_CheckExact(value) && takes_int(descr, value);
+}
 
 /* Broadcasts `value` over the array, as np.full does. */
 static int fill(PyArrayObject *array, PyObject *value)
 {
+    int scalar = PyLong_Check(value) || PyFloat_Check(value) || PyComplex_Check(value);
+    if (scalar && !is_harmless(array, value))
+        return fill_by_numpy(array, value);
     PyObject *source = PyArray_FromAny(value, NULL, 0, 0, 0, NULL);
     if (source == NULL)
         return -1;
     int status = PyArray_CopyInto(array, (PyArrayObject *)source);
     Py_DECREF(source);
-    return status;
+    return PyErr_Occurred() ? -1 : status; /* of which NumPy before 2.3 may say nothing */
 }
 
 static PyObject *filled(PyArrayObject *array, enum filling filling, PyObject *value)
@@ -23,21 +79,6 @@ static PyObject *filled(PyArrayObject *array, enum filling filling, PyObject *va
         Py_CLEAR(array);
     Py_XDECREF(one);
     return (PyObject *)array;
-}
-
-/* The dtype of np.full(): given, or that of the value. */
-static int fill_dtype(ext_state *st, PyObject *dtype, enum filling filling, PyObject *value,
-                      PyArray_Descr **out)
-{
-    if (filling != FILL_VALUE || (dtype != NULL && dtype != Py_None))
-        return ext_dtype_parse(st, dtype, st->float64, out);
-    PyObject *source = PyArray_FromAny(value, NULL, 0, 0, 0, NULL);
-    if (source == NULL)
-        return -1;
-    *out = PyArray_DESCR((PyArrayObject *)source);
-    Py_INCREF(*out);
-    Py_DECREF(source);
-    return 0;
 }
 
 static int c_or_fortran(PyObject *text, int *fortran)
@@ -60,16 +101,22 @@ static int c_or_fortran(PyObject *text, int *fortran)
 
 enum { SHAPE, DTYPE, ORDER, DEVICE, LIKE, HEAP, VALUE, NEW_ARGUMENTS };
 
-static PyObject *new_from(ext_state *st, PyObject *const *v, enum filling filling)
+/* The arguments are looked at in NumPy's order, so that of two errors its own is raised.
+ * Consumes the dtype, NULL for the one that is given or float64. */
+static PyObject *new_from(ext_state *st, PyObject *const *v, enum filling filling,
+                          PyArray_Descr *descr)
 {
     ext_shape shape;
-    PyArray_Descr *descr;
     int fortran;
-    if (ext_shape_parse(v[SHAPE], &shape) < 0 || c_or_fortran(v[ORDER], &fortran) < 0 ||
-        ext_device_check(v[DEVICE]) < 0 || ext_like_check(v[LIKE]) < 0 ||
-        fill_dtype(st, v[DTYPE], filling, v[VALUE], &descr) < 0)
+    if (ext_shape_parse(v[SHAPE], &shape) < 0 ||
+        (descr == NULL && ext_dtype_parse(st, v[DTYPE], st->float64, &descr) < 0)) {
+        Py_XDECREF(descr);
         return NULL;
-    ext_arena *arena = ext_heap_choose(st, v[HEAP]);
+    }
+    ext_arena *arena = NULL;
+    if (c_or_fortran(v[ORDER], &fortran) == 0 && ext_device_check(v[DEVICE]) == 0 &&
+        ext_like_check(v[LIKE]) == 0)
+        arena = ext_heap_choose(st, v[HEAP]);
     if (arena == NULL) {
         Py_DECREF(descr);
         return NULL;
@@ -111,9 +158,10 @@ static PyObject *new_array(const ext_signature *signature, PyObject *module,
         return new_plain(st, args, nargs, filling == FILL_ZEROS ? SHARENA_ZERO : 0);
 #endif
     PyObject *v[NEW_ARGUMENTS] = {NULL};
-    if (ext_arguments(signature, args, nargs, kwnames, v) < 0)
+    if (ext_arguments(signature, args, nargs, kwnames, v) < 0 ||
+        (filling == FILL_ONES && ext_like_check(v[LIKE]) < 0))
         return NULL;
-    return new_from(st, v, filling);
+    return new_from(st, v, filling, NULL);
 }
 
 #define NEW_SIGNATURE(name) {name, 1, 3, 6, {"shape", "dtype", "order", "device", "like", "heap"}}
@@ -145,7 +193,19 @@ PyObject *ext_full(PyObject *module, PyObject *const *args, Py_ssize_t nargs, Py
         return NULL;
     PyObject *v[NEW_ARGUMENTS] = {given[0], given[2], given[3], given[4],
                                   given[5], given[6], given[1]};
-    return new_from(ext_state_of(module), v, FILL_VALUE);
+    ext_state *st = ext_state_of(module);
+    if (ext_like_check(v[LIKE]) < 0)
+        return NULL;
+    if (v[DTYPE] != NULL && v[DTYPE] != Py_None)
+        return new_from(st, v, FILL_VALUE, NULL);
+    PyObject *source = PyArray_FromAny(v[VALUE], NULL, 0, 0, 0, NULL);
+    if (source == NULL)
+        return NULL;
+    v[VALUE] = source;
+    PyArray_Descr *descr = PyArray_DESCR((PyArrayObject *)source);
+    PyObject *array = new_from(st, v, FILL_VALUE, (PyArray_Descr *)Py_NewRef((PyObject *)descr));
+    Py_DECREF(source);
+    return array;
 }
 
 /* ---- *_like ---- */
@@ -181,33 +241,52 @@ static PyArrayObject *like_with_shape(ext_state *st, ext_arena *arena, PyArray_D
     return ext_array_new(st, arena, descr, nd, shape->dims, NULL, fortran, flags);
 }
 
+/* subok= is NumPy's to judge; the result is a plain ndarray in any case. */
+static int check_subok(PyObject *subok)
+{
+    if (subok == NULL || PyBool_Check(subok))
+        return 0;
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *function = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "empty_like");
+    PyObject *args = function == NULL ? NULL : Py_BuildValue("(()OsO)", Py_None, "K", subok);
+    PyObject *result = args == NULL ? NULL : PyObject_Call(function, args, NULL);
+    Py_XDECREF(result);
+    Py_XDECREF(args);
+    Py_XDECREF(function);
+    Py_XDECREF(numpy);
+    return result == NULL ? -1 : 0;
+}
+
 static PyArrayObject *make_like(ext_state *st, PyObject *const *v, PyArrayObject *model,
                                 enum filling filling)
 {
     NPY_ORDER order = NPY_KEEPORDER;
     ext_shape shape = {-1, {0}};
     PyArray_Descr *descr;
-    if ((v[L_ORDER] != NULL && !PyArray_OrderConverter(v[L_ORDER], &order)) ||
-        (v[L_SHAPE] != NULL && v[L_SHAPE] != Py_None &&
-         ext_shape_parse(v[L_SHAPE], &shape) < 0) ||
-        ext_device_check(v[L_DEVICE]) < 0 ||
-        ext_dtype_parse(st, v[L_DTYPE], PyArray_DESCR(model), &descr) < 0)
+    if (ext_dtype_parse(st, v[L_DTYPE], PyArray_DESCR(model), &descr) < 0)
         return NULL;
-    ext_arena *arena = ext_heap_choose(st, v[L_HEAP]);
+    ext_arena *arena = NULL;
+    if ((v[L_ORDER] == NULL || PyArray_OrderConverter(v[L_ORDER], &order)) &&
+        check_subok(v[L_SUBOK]) == 0 &&
+        (v[L_SHAPE] == NULL || v[L_SHAPE] == Py_None ||
+         ext_shape_parse(v[L_SHAPE], &shape) == 0) &&
+        ext_device_check(v[L_DEVICE]) == 0)
+        arena = ext_heap_choose(st, v[L_HEAP]);
     if (arena == NULL) {
         Py_DECREF(descr);
         return NULL;
     }
     unsigned flags = filling == FILL_ZEROS ? SHARENA_ZERO : 0;
-    PyArrayObject *array = shape.nd < 0
-                               ? ext_array_like(st, arena, descr, model, order, flags)
-                               : like_with_shape(st, arena, descr, model, order, &shape, flags);
-    return array;
+    if (shape.nd < 0)
+        return ext_array_like(st, arena, descr, model, order, flags);
+    return like_with_shape(st, arena, descr, model, order, &shape, flags);
 }
 
 static PyObject *new_like(ext_state *st, PyObject *const *v, enum filling filling)
 {
-    PyObject *model = PyArray_FromAny(v[L_MODEL], NULL, 0, 0, 0, NULL);
+    /* What is no array has no order to keep, whatever its __array__ gives. */
+    int flags = PyArray_Check(v[L_MODEL]) ? 0 : NPY_ARRAY_CARRAY_RO;
+    PyObject *model = PyArray_FromAny(v[L_MODEL], NULL, 0, 0, flags, NULL);
     if (model == NULL)
         return NULL;
     PyArrayObject *array = make_like(st, v, (PyArrayObject *)model, filling);

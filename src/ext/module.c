@@ -44,7 +44,7 @@ static PyMethodDef functions[] = {
                 "heap : Heap, optional\n    Default `Heap.default()`.\n\n"
                 "Returns\n-------\nnumpy.ndarray\n\n"
                 "Raises\n------\n"
-                "TypeError\n    The dtype holds Python objects.\n"
+                "TypeError\n    The dtype holds Python objects, or strings of any length.\n"
                 "HeapFullError\n    No room; it is a MemoryError too.\n"
                 "HeapClosedError\n    The heap was closed."),
     FAST(zeros, "zeros($module, /, shape, dtype=None, order='C', *, device=None, like=None,\n"
