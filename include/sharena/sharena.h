@@ -135,6 +135,41 @@ typedef struct sharena_ticket {
     uint64_t word; /* for sharena_ticket_expire() */
 } sharena_ticket;
 
+/* Where a handle that nobody has loaded is: on its way, or kept somewhere. */
+enum sharena_place_kind {
+    SHARENA_PLACE_OPEN = 1, /* its message is still being written */
+    SHARENA_PLACE_LOOSE, /* channel unknown */
+    SHARENA_PLACE_PIPE, /* id: inode of the pipe */
+    SHARENA_PLACE_SOCKET, /* id: inode of the unix socket that receives; where: inode of its
+                             network namespace */
+    SHARENA_PLACE_CHILD /* for a process being started.  id: its start time, field 22 of
+                           /proc/PID/stat; where: inode of the pid namespace << 32 | pid */
+};
+typedef struct sharena_place {
+    uint32_t kind;
+    uint32_t reserved; /* 0 */
+    uint64_t id, where;
+} sharena_place;
+
+typedef struct sharena_member { /* a live process that uses the heap */
+    int32_t pid; /* in its own pid namespace */
+    uint32_t guests; /* forked processes that share its slot */
+    uint64_t pidns; /* inode of its pid namespace */
+} sharena_member;
+
+/* What the judge is asked: which places can nobody read any more?  It sets dead[i] to 1 for
+ * those of which that is certain; dead[] comes zeroed. */
+typedef struct sharena_inquiry {
+    const sharena_place *places; /* PIPE, SOCKET and CHILD, each once */
+    size_t n_places;
+    const sharena_member *members;
+    size_t n_members;
+    unsigned mode; /* permission bits of the heap */
+    int patient; /* it may take seconds for a verdict */
+    uint8_t *dead;
+} sharena_inquiry;
+typedef void sharena_judge(const sharena_inquiry *, void *argument);
+
 /* Life of a heap.  name: letters, digits, '.', '_', '-', at most 64; NULL for an unnamed
  * heap that is gone with its last user. */
 SHARENA_API int sharena_create(const char *name, const sharena_options *, sharena_heap **out);
