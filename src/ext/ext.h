@@ -3,7 +3,7 @@
  * The ladder, each file calling only downward:
  *   module · create, convert, load · flat_list · reduce, receive · share · heap_type, heap_open,
  *   heap_report, records, heap_names, default_heap · array_handle, description, dtype_code · lost ·
- *   load_scope · array_new · arguments, frame · block · arena · errors
+ *   load_scope · array_new · arguments, frame · block · arena · errors; without Python: judge.h
  *
  * Locking: with the GIL, whatever runs between two points that may release it is atomic.
  * Without the GIL (CPython 3.13t and later) the shared structures are guarded by the
