@@ -456,4 +456,12 @@ PyObject *ext_attach(PyObject *, PyObject *);
 PyObject *ext_sent_counts(PyObject *, PyObject *);
 PyObject *ext_latest_lost(PyObject *, PyObject *);
 
+/* ---- judge_py.c ---- */
+
+PyObject *ext_judge_place_of(PyObject *, PyObject *);
+PyObject *ext_judge_place_of_child(PyObject *, PyObject *);
+PyObject *ext_judge_reader_of(PyObject *, PyObject *);
+PyObject *ext_judge_obstacle_of(PyObject *, PyObject *);
+PyObject *ext_judge_unreadable(PyObject *, PyObject *, PyObject *);
+
 #endif

@@ -155,6 +155,23 @@ static PyMethodDef functions[] = {
      "sent($module, /)\n--\n\n"
      "How many arrays, and bytes of array data, this process has sent by handle and by\n"
      "value."},
+    {"_place_of", ext_judge_place_of, METH_O,
+     "_place_of($module, fd, /)\n--\n\n"
+     "(kind, id, where) of a message written to the descriptor; the kind is 'loose' in\n"
+     "doubt."},
+    {"_place_of_child", ext_judge_place_of_child, METH_O,
+     "_place_of_child($module, pid, /)\n--\n\n"
+     "The place of a message for a process that was just started."},
+    {"_unreadable", EXT_METHOD(ext_judge_unreadable), METH_VARARGS | METH_KEYWORDS,
+     "_unreadable($module, /, places, members, mode=0o600, patient=False)\n--\n\n"
+     "Of each place, whether certainly nobody can read it any more.  Members are the live\n"
+     "processes of the heap: (pid, guests, inode of the pid namespace)."},
+    {"_reader", ext_judge_reader_of, METH_O,
+     "_reader($module, place, /)\n--\n\n"
+     "A sentence saying who can still read it, or ''."},
+    {"_obstacle", ext_judge_obstacle_of, METH_NOARGS,
+     "_obstacle($module, /)\n--\n\n"
+     "What kept the last `_unreadable` from a verdict, or ''."},
     {NULL, NULL, 0, NULL},
 };
 

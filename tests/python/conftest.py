@@ -106,6 +106,18 @@ def run_program() -> Callable[..., str]:
 
 
 @pytest.fixture
+def run_judging(run_program: Callable[..., str]) -> Callable[[str, str], None]:
+    """Run a case of a program that uses `programs/judging.py`, or skip what it can't try."""
+
+    def run(program: str, case: str) -> None:
+        for line in run_program(program, case).splitlines():
+            if line.startswith("skip: "):
+                pytest.skip(line[6:])
+
+    return run
+
+
+@pytest.fixture
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `python ARGUMENTS…` under the same deadline; the caller judges the result."""
 
