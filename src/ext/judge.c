@@ -8,8 +8,8 @@
  * process, told by number and start time, is gone or a zombie.
  *
  * One look serves all places, and is made in steps, each only if the one before left
- * something open: the own descriptors, all main threads' until everything is decided, then
- * everything there is.  A look costs a readlink() for every descriptor on the machine.
+ * something open: the own descriptors, all main threads' until everything is decided (a first
+ * look only), then everything there is.  A look costs a readlink() for every descriptor on the machine.
  *
  * What was not found once is remembered until the second look, by this process alone: its
  * own monotonic clock, lost at a fork.
@@ -46,6 +46,7 @@ typedef struct look {
     const sharena_inquiry *inquiry;
     asked *list; /* sorted by kind and id */
     size_t open_pipes;
+    int again; /* some were missing before, and probably still are */
     ext_obstacles obstacles;
 } look;
 
@@ -159,7 +160,7 @@ static void look_for_pipes(look *l, uint8_t *seen)
 
     if (l->open_pipes > 0)
         ext_walk_run(&own);
-    if (l->open_pipes > 0)
+    if (l->open_pipes > 0 && !l->again)
         ext_walk_run(&quick);
     if (l->open_pipes == 0)
         return;
@@ -333,6 +334,7 @@ static int64_t look_once(look *l, uint8_t *seen)
     int64_t begun_ns = now_ns();
 
     l->open_pipes = 0;
+    l->again = 0;
     memset(&l->obstacles, 0, sizeof l->obstacles);
     if (l->inquiry->n_members > 0)
         memset(seen, 0, l->inquiry->n_members);
@@ -343,6 +345,10 @@ static int64_t look_once(look *l, uint8_t *seen)
         if (a->verdict == OPEN && a->place->kind == SHARENA_PLACE_PIPE)
             l->open_pipes++;
     }
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < l->inquiry->n_places && !l->again && remembered > 0; i++)
+        l->again = l->list[i].verdict == OPEN && recall(l->list[i].place) < remembered;
+    (void)pthread_mutex_unlock(&lock);
     look_for_pipes(l, seen);
     look_for_sockets(l);
     return remember(l, begun_ns, now_ns());
