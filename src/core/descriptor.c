@@ -362,7 +362,7 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
     if (!e)
         return b->class ? drop_implicit(h, b) : SHARENA_ENOTHELD;
     if (--e->count > 0) {
-        if (e->count == 1 && b->class)
+        if (e->count == 1 && b->class && !e->pinned)
             shr__holding_remove(d, e); /* the bit says all */
         return DROP_KEPT;
     }

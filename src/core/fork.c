@@ -7,8 +7,8 @@
  * the child dies at once, nobody keeps the slot's lock: a dead slot, which a reaper empties.
  *
  * Guests.  A fork can't be refused.  Without a free slot, or without a descriptor to lock it by,
- * the child shares its parent's: it inherits the parent's lock page, so that the slot is dead only when both are gone, and what
- * is held at the fork is pinned till then by one more reference, never dropped.
+ * the child shares its parent's: it inherits the parent's lock page, so that the slot is dead
+ * only when both are gone, and what is held at the fork is pinned for it (guest.c).
  *
  * No stamp goes on a slab's run mask, nor on a run half taken or a slab half cut: they are in
  * no table, and the child starts without its parent's lanes.
@@ -62,18 +62,10 @@ static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
     }
 }
 
-/* A guest's parent holds one reference more than it will ever drop. */
 static void pin(sharena_heap *h, const struct block *b, uint64_t unused)
 {
-    struct shard *d = shr__shard(h, b->offset >> SHR_UNIT_SHIFT);
-    struct holding *e = shr__holding(d, b->offset);
-
     (void)unused;
-    shr__export_mark(h, b, SHR_MARK_SHARED);
-    if (e)
-        e->count += e->count < UINT32_MAX;
-    else if (shr__holding_reserve(d) == 0)
-        (void)shr__holding_add(d, b->offset, shr__number(b), 2, 0);
+    shr__guest_pin(h, b);
 }
 
 static void each_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t bit,
@@ -150,8 +142,12 @@ static void prepare(void)
         if (!h->embryo_guest) {
             each_held(h, (uint64_t)1 << h->embryo_slot, stamp);
         } else {
-            if (!h->guest)
+            if (!h->guest) {
+                shr__guest_admit(h);
                 each_held(h, 0, pin);
+            }
+            if (h->guest_page)
+                shr__sys_lock_page_fork(h->guest_page, 1);
             /* before there is one; a fork that fails counts too, it can't be told */
             (void)add32_relaxed(&shr__slot(h, h->slot)->guests, 1);
             shr__sys_lock_page_fork(h->lock_page, 1);
@@ -169,6 +165,12 @@ static void parent(void)
             continue;
         if (h->embryo_guest) {
             shr__sys_lock_page_fork(h->lock_page, 0);
+            if (h->guest && h->guest_page)
+                shr__sys_lock_page_fork(h->guest_page, 0);
+            if (!h->guest && h->guest_page)
+                shr__sys_lock_page_drop(h->guest_page);
+            if (!h->guest)
+                h->guest_page = NULL;
             h->guests++;
         } else {
             shr__sys_lock_page_drop(h->embryo_page);
@@ -189,7 +191,6 @@ static void become(sharena_heap *h)
     h->k = h->embryo_k;
     h->mine = (uint64_t)1 << h->slot;
     h->lock_page = h->embryo_page;
-    h->guests = 0;
     shr__sys_lock_page_fork(h->lock_page, 0);
     slot = shr__slot(h, h->slot);
     shr__slot_describe(h, h->slot);
@@ -211,10 +212,14 @@ static void child(void)
         if (h->embryo_guest) {
             h->guest = 1;
             shr__sys_lock_page_fork(h->lock_page, 0);
+            if (h->guest_page)
+                shr__sys_lock_page_fork(h->guest_page, 0);
         } else {
             become(h);
         }
         unlock_heap(h);
+        if (!h->guest)
+            shr__guests_forget(h);
     }
     shr__thread_after_fork();
     pthread_mutex_unlock(&shr__heaps_lock);

@@ -348,6 +348,9 @@ int sharena_detach(sharena_heap *h)
     atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
     shr__lanes_forget(h);
     shr__thread_forget(h->index);
+    pthread_mutex_lock(&h->reap_lock);
+    shr__guests_look(h);
+    pthread_mutex_unlock(&h->reap_lock);
     /* with guests about, the slot is theirs too: it stays for a reaper */
     if (!h->guest && h->guests == 0)
         shr__reap_self(h);

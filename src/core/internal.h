@@ -2,8 +2,8 @@
  *
  * The files are a ladder, each calls only downward:
  *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain ·
- *   slab · lane · bin · magazine · small · release · ticket · handle · name · reap · alloc · hot ·
- *   resize · trace · fork · check · stats · join · heap
+ *   slab · lane · bin · magazine · small · release · guest · ticket · handle · name · reap · alloc ·
+ *   hot · resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -433,6 +433,13 @@ void shr__lanes_forget(sharena_heap *h); /* drops the lanes; shared memory is le
 /* After the unlock: what whoever dropped a reference owes (DROP_ as shr__drop() said). */
 void shr__after_drop(sharena_heap *h, const struct block *, int how);
 int shr__release(sharena_heap *h, uint64_t offset); /* the slow release, with its duties */
+
+/* ---- guest.c --------------------------------------------------------------------------------- */
+
+void shr__guest_admit(sharena_heap *h);
+void shr__guest_pin(sharena_heap *h, const struct block *);
+void shr__guests_look(sharena_heap *h);
+void shr__guests_forget(sharena_heap *h);
 
 /* ---- ticket.c ----------------------------------------------------------------------------------- */
 

@@ -146,6 +146,7 @@ int shr__reap(sharena_heap *h, unsigned *reaped, int force)
         if (shr__slot_dead(h, s, &state))
             count += (unsigned)reap_slot(h, s, state);
     shr__slot_free_closing(h);
+    shr__guests_look(h);
     pthread_mutex_unlock(&h->reap_lock);
     shr__names_repair(h);
     shr__tickets_expire(h, 0, 1, NULL);

@@ -120,11 +120,15 @@ struct lane {
 
 /* ---- holdings: what this process holds beyond plain lane-private blocks -------------- */
 
+#define SHR_GUEST_LOCKS 250u /* in the 255 bytes of a slot behind its own */
+
 struct holding {
     uint64_t offset; /* of the block in the data area, + 1; 0: empty */
     uint64_t number;
     uint32_t count;
     uint32_t units; /* of a run; 0: a small block */
+    uint32_t pinned; /* the last generation of guests that it is kept for; one of `count` */
+    uint32_t pad;
 };
 
 struct shard {
@@ -180,7 +184,11 @@ struct sharena_heap {
     uint32_t slot;
     uint64_t k;
     void *lock_page; /* keeps the slot's lock alive */
-    uint64_t guests; /* forked children that share the slot, failed forks among them */
+    uint64_t guests; /* forked children that share the slot, failed forks among them, since there
+                        were none */
+    uint32_t guest_of[SHR_GUEST_LOCKS]; /* generation of who keeps that lock; under reap_lock */
+    uint32_t guest_generation, guests_for_good; /* the latest; the first without a lock, or 0 */
+    void *guest_page; /* of a guest: keeps its lock alive */
     uint32_t forks; /* generations of forked children: changes under a caller who forks */
     uint32_t attached; /* times attached by this process */
 

@@ -157,4 +157,135 @@ static void guests_outlive_their_parent(void)
     check_heap(heap);
 }
 
-CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent))
+/* All slots but one's own are taken: who is forked now is a guest. */
+static void take_all_slots(sharena_heap *heap)
+{
+    unsigned slot;
+    uint64_t k;
+    void *page;
+    while (shr__slot_take(heap, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &k, &page) == 0)
+        continue;
+}
+
+static void wait_as_guest(struct peer *parent, void *argument)
+{
+    sharena_heap *heap = *(sharena_heap **)argument;
+    CHECK_EQ(sharena_is_guest(heap), 1);
+    peer_tell(parent);
+    peer_await(parent);
+}
+
+static void start_guest(struct peer *guest, sharena_heap **heap)
+{
+    peer_start(guest, wait_as_guest, heap);
+    peer_await(guest);
+}
+
+static uint64_t blocks_after_reap(sharena_heap *heap)
+{
+    CHECK_OK(sharena_reap(heap, NULL));
+    check_heap(heap);
+    return stats_of(heap).blocks;
+}
+
+/* What is held when one is forked stays for it, and for nobody else, and goes with it. */
+static void what_guests_held_goes_with_them(void)
+{
+    sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
+    struct peer first, second, third;
+    take_all_slots(heap);
+    void *small = make(heap, 100), *big = make(heap, MIB);
+    start_guest(&first, &heap);
+    void *late = make(heap, 200);
+    start_guest(&second, &heap);
+    CHECK_OK(sharena_release(heap, late));
+    CHECK_OK(sharena_release(heap, big));
+    start_guest(&third, &heap); /* inherits `small` only */
+    CHECK_EQ(blocks_after_reap(heap), 3);
+    CHECK_EQ(stats_of(heap).guests, 3);
+    peer_kill(&second); /* the first might have inherited it, as it is told by age */
+    CHECK_EQ(blocks_after_reap(heap), 3);
+    peer_tell(&first);
+    peer_join(&first);
+    CHECK_EQ(blocks_after_reap(heap), 1);
+    CHECK_OK(sharena_release(heap, small));
+    CHECK_EQ(blocks_after_reap(heap), 1);
+    peer_tell(&third);
+    peer_join(&third);
+    CHECK_EQ(blocks_after_reap(heap), 0);
+    CHECK_EQ(stats_of(heap).guests, 0);
+}
+
+/* More of them, one after the other, than there are locks; half of them with a child. */
+static void guest_with_a_child(struct peer *parent, void *argument)
+{
+    pid_t child = fork();
+    if (child == 0)
+        pause();
+    peer_send(parent, &child, sizeof child);
+    wait_as_guest(parent, argument);
+}
+
+static void a_thousand_guests_pin_nothing_for_good(void)
+{
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    take_all_slots(heap);
+    for (unsigned i = 0; i < 1000; i++) {
+        struct peer guest;
+        void *block = make(heap, i % 2 ? 100 : 8 * MIB);
+        start_guest(&guest, &heap);
+        CHECK_OK(sharena_release(heap, block));
+        peer_kill(&guest);
+    }
+    CHECK_EQ(blocks_after_reap(heap), 0);
+    struct peer guest;
+    pid_t child;
+    void *block = make(heap, 100);
+    peer_start(&guest, guest_with_a_child, &heap);
+    peer_receive(&guest, &child, sizeof child);
+    peer_await(&guest);
+    CHECK_OK(sharena_release(heap, block));
+    peer_tell(&guest);
+    peer_join(&guest);
+    CHECK_EQ(blocks_after_reap(heap), 1); /* its child inherited what it had */
+    CHECK_EQ(kill(child, SIGKILL), 0);
+    uint64_t deadline = now_ns() + UINT64_C(10000000000);
+    while (blocks_after_reap(heap) && now_ns() < deadline)
+        continue;
+    CHECK_EQ(stats_of(heap).blocks, 0);
+}
+
+/* A child with a slot of its own does not inherit what was pinned for others. */
+static void release_all(struct peer *parent, void *argument)
+{
+    sharena_heap *heap = *(sharena_heap **)argument;
+    CHECK_EQ(sharena_is_guest(heap), 0);
+    peer_tell(parent);
+    peer_await(parent);
+}
+
+static void pins_are_not_inherited(void)
+{
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    struct peer guest, child;
+    unsigned slot = 0;
+    uint64_t k = 0;
+    void *page = NULL;
+    CHECK_OK(shr__slot_take(heap, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &k, &page));
+    take_all_slots(heap);
+    void *block = make(heap, 100);
+    start_guest(&guest, &heap);
+    CHECK_OK(sharena_release(heap, block));
+    shr__sys_lock_page_drop(page); /* a slot is free again */
+    CHECK_OK(sharena_reap(heap, NULL));
+    peer_start(&child, release_all, &heap);
+    peer_await(&child);
+    peer_kill(&guest);
+    CHECK_EQ(blocks_after_reap(heap), 0);
+    peer_tell(&child);
+    peer_join(&child);
+}
+
+CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent),
+      CASE(what_guests_held_goes_with_them), CASE_FOR(60, a_thousand_guests_pin_nothing_for_good),
+      CASE(pins_are_not_inherited))
