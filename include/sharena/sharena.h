@@ -68,8 +68,7 @@ typedef struct sharena_options {
     uint64_t reserve_bytes; /* address space for data, default 4 times the RAM */
     uint64_t retain_bytes; /* free memory kept warm, default an eighth of the limit */
     unsigned mode; /* of a named heap: 0600 (the default), 0660 or 0666 */
-    unsigned ticket_ms; /* an unspent handle expires after this, default 1 h */
-    unsigned grace_ms; /* and this long after its dead exporter was reaped, default 60 s */
+    unsigned ticket_ms; /* a handle that nobody loads ends after this, default never */
 } sharena_options;
 
 /* A handle: 64 bytes, copied as they are.  Any bytes are safe to pass to the functions
@@ -84,7 +83,7 @@ typedef struct sharena_handle {
     int32_t pid; /* of the exporter, in its pid namespace */
     int32_t fd; /* the exporter's descriptor of the heap */
     uint32_t uid; /* user of the exporter */
-    uint16_t uses; /* the bits this handle may spend, one a load */
+    uint16_t uses; /* loads that it is good for */
     uint16_t reserved; /* 0 */
 } sharena_handle;
 
@@ -93,6 +92,42 @@ typedef struct sharena_block {
     size_t size_bytes; /* usable */
     uint64_t number; /* which life of the block: no handle ever names two */
 } sharena_block;
+
+/* Where a handle that nobody has loaded is: on its way, or kept somewhere. */
+enum sharena_place_kind {
+    SHARENA_PLACE_OPEN = 1, /* its message is still being written */
+    SHARENA_PLACE_LOOSE, /* channel unknown */
+    SHARENA_PLACE_PIPE, /* id: inode of the pipe */
+    SHARENA_PLACE_SOCKET, /* id: inode of the unix socket that receives; where: inode of its
+                             network namespace */
+    SHARENA_PLACE_CHILD /* for a process being started.  id: its start time, field 22 of
+                           /proc/PID/stat; where: inode of the pid namespace << 32 | pid */
+};
+typedef struct sharena_place {
+    uint32_t kind;
+    uint32_t reserved; /* 0 */
+    uint64_t id, where;
+} sharena_place;
+
+typedef struct sharena_member { /* a live process that uses the heap */
+    int32_t pid; /* in its own pid namespace */
+    uint32_t guests; /* forked processes that share its slot */
+    uint64_t pidns; /* inode of its pid namespace */
+} sharena_member;
+
+/* What the judge is asked: which places can nobody read any more?  It sets dead[i] to 1 for
+ * those of which that is certain; dead[] comes zeroed. */
+typedef struct sharena_inquiry {
+    const sharena_place *places; /* PIPE, SOCKET and CHILD, each once */
+    size_t n_places;
+    const sharena_member *members;
+    size_t n_members;
+    unsigned mode; /* permission bits of the heap */
+    int patient; /* it may take seconds for a verdict */
+    uint8_t *dead;
+} sharena_inquiry;
+/* 0; non-zero stops the call that asked with SHARENA_EINTERRUPTED. */
+typedef int sharena_judge(const sharena_inquiry *, void *argument);
 
 #define SHARENA_CLASSES 64 /* room for size classes in sharena_stats */
 
@@ -132,43 +167,10 @@ typedef struct sharena_ticket {
     int32_t exporter; /* pid */
     int exporter_alive;
     uint32_t entry;
-    uint64_t word; /* for sharena_ticket_expire() */
+    uint64_t word; /* as it lies in the heap */
+    int alone; /* nothing but tickets keeps the block */
+    sharena_place place;
 } sharena_ticket;
-
-/* Where a handle that nobody has loaded is: on its way, or kept somewhere. */
-enum sharena_place_kind {
-    SHARENA_PLACE_OPEN = 1, /* its message is still being written */
-    SHARENA_PLACE_LOOSE, /* channel unknown */
-    SHARENA_PLACE_PIPE, /* id: inode of the pipe */
-    SHARENA_PLACE_SOCKET, /* id: inode of the unix socket that receives; where: inode of its
-                             network namespace */
-    SHARENA_PLACE_CHILD /* for a process being started.  id: its start time, field 22 of
-                           /proc/PID/stat; where: inode of the pid namespace << 32 | pid */
-};
-typedef struct sharena_place {
-    uint32_t kind;
-    uint32_t reserved; /* 0 */
-    uint64_t id, where;
-} sharena_place;
-
-typedef struct sharena_member { /* a live process that uses the heap */
-    int32_t pid; /* in its own pid namespace */
-    uint32_t guests; /* forked processes that share its slot */
-    uint64_t pidns; /* inode of its pid namespace */
-} sharena_member;
-
-/* What the judge is asked: which places can nobody read any more?  It sets dead[i] to 1 for
- * those of which that is certain; dead[] comes zeroed. */
-typedef struct sharena_inquiry {
-    const sharena_place *places; /* PIPE, SOCKET and CHILD, each once */
-    size_t n_places;
-    const sharena_member *members;
-    size_t n_members;
-    unsigned mode; /* permission bits of the heap */
-    int patient; /* it may take seconds for a verdict */
-    uint8_t *dead;
-} sharena_inquiry;
-typedef void sharena_judge(const sharena_inquiry *, void *argument);
 
 /* Life of a heap.  name: letters, digits, '.', '_', '-', at most 64; NULL for an unnamed
  * heap that is gone with its last user. */
@@ -218,13 +220,35 @@ SHARENA_API int sharena_find(sharena_heap *, const void *address, sharena_block 
 /* Notes where a block was allocated (shown by sharena_block_list); at most 119 bytes. */
 SHARENA_API int sharena_trace(sharena_heap *, const void *block, const char *site);
 
-/* Handles.  `uses` loads (1 to 16) are covered: until they are spent or expire, the handle
- * keeps the block.  A handle loaded more often works while anyone holds the block. */
+/* Handles.  `uses` loads (1 to 65535) are covered: until they are spent or the handle is ended,
+ * it keeps the block.  A handle loaded more often works while anyone holds the block.
+ *
+ * A handle that nobody can load any more should go.  So whoever writes it into a message says
+ * where that is: sharena_export_open() for each array of the message, sharena_handle_place()
+ * once it is written (LOOSE) and before the first byte is sent (PIPE, ...).  The tickets of a
+ * process that dies in between end; what lies in a channel ends when the judge says that nobody
+ * can read it; a LOOSE one stays until it is loaded, or until memory is short and its maker is
+ * dead. */
 SHARENA_API int sharena_export(sharena_heap *, const void *block, unsigned uses,
                                sharena_handle *out);
+/* For one load, in a message being written.  `joins`: the handle of another view of the block
+ * in the same message, whose ticket it then shares, or NULL. */
+SHARENA_API int sharena_export_open(sharena_heap *, const void *block,
+                                    const sharena_handle *joins, sharena_handle *out);
 SHARENA_API int sharena_acquire(sharena_heap *, const sharena_handle *, sharena_block *out);
-/* Spends what is left of a handle that was never sent (its pickling failed). */
+/* Ends a handle that was never sent, with all that shares its ticket: its message failed.  By
+ * its maker; a forked child, which has the message as well, ends nothing. */
 SHARENA_API int sharena_give_back(sharena_heap *, const sharena_handle *);
+/* By its maker.  A second place makes it LOOSE for good.  SHARENA_ESTALE: it ended. */
+SHARENA_API int sharena_handle_place(sharena_heap *, const sharena_handle *,
+                                     const sharena_place *);
+/* By anybody who takes the message out of a channel without loading it: LOOSE for good. */
+SHARENA_API int sharena_handle_keep(sharena_heap *, const sharena_handle *);
+/* One for the process.  It is called with no lock held, by whichever thread passes. */
+SHARENA_API void sharena_set_judge(sharena_judge *, void *argument);
+/* To be called now and then where the heap is used: ends what nobody can receive, at most
+ * every second. */
+SHARENA_API void sharena_tend(sharena_heap *);
 /* Calls back for every unspent ticket; non-zero stops. */
 SHARENA_API int sharena_ticket_list(sharena_heap *,
                                     int (*callback)(const sharena_ticket *, void *), void *);

@@ -9,6 +9,7 @@
  * A kill after a mask was set leaves a block of the dead; before, nothing.
  */
 #include "magazine.h"
+#include "ticket.h"
 
 #define ALIGN_MAX ((size_t)2 << 20)
 
@@ -16,17 +17,44 @@
 static void look_around(sharena_heap *h)
 {
     (void)shr__reap(h, NULL, 0);
+    (void)shr__sweep_sometimes(h);
     (void)shr__slabs_collect(h);
 }
 
-/* Before a request fails. */
-static void reclaim(sharena_heap *h)
+/* Before a request fails.  0, or SHARENA_EINTERRUPTED. */
+static int reclaim(sharena_heap *h)
 {
-    (void)shr__reap(h, NULL, 1);
+    int code = shr__reap(h, NULL, 1);
+
+    if (code == 0)
+        code = shr__sweep(h, SWEEP_PATIENT);
     shr__lanes_trim(h);
     (void)shr__slabs_collect(h);
     (void)shr__punch_free(h, UINT64_MAX);
     shr__recount(h);
+    return code;
+}
+
+/* The last resort: messages of the dead that may never be received give way, each time for
+ * twice as much, as what they free may not lie together.  1: it is worth another try; an
+ * error if it was interrupted. */
+static int give_way(sharena_heap *h, int code, uint64_t bytes, uint32_t class, unsigned round)
+{
+    uint64_t limit = h->limit_units << SHR_UNIT_SHIFT,
+             used = load64_relaxed(&h->control->committed_meta) +
+                    (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT);
+    /* of a file system, or a machine, it isn't known */
+    uint64_t free_bytes = code != SHARENA_EFULL ? bytes : limit > used ? limit - used : 0;
+
+    if (shr__interrupt && shr__interrupt(shr__interrupt_argument))
+        return shr__fail(SHARENA_EINTERRUPTED, "interrupted");
+    if (!shr__tickets_give_way(h, bytes << (round < 20 ? round : 20), free_bytes, class) &&
+        (round == 0 || !shr__tickets_give_way(h, bytes, free_bytes, class)))
+        return 0;
+    (void)shr__slabs_collect(h);
+    (void)shr__punch_free(h, UINT64_MAX);
+    shr__recount(h);
+    return 1;
 }
 
 int shr__is_shortage(int code)
@@ -118,8 +146,16 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
         code = shr__small(h, l, class, RUN_GROW, offset);
     }
     if (shr__is_shortage(code)) {
-        reclaim(h);
+        code = reclaim(h);
+        if (code)
+            return code;
         code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
+        for (unsigned n = 0; shr__is_shortage(code); n++) {
+            int way = give_way(h, code, shr__classes[class].size, class, n);
+            if (way <= 0 && (code = way ? way : code))
+                break;
+            code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
+        }
     }
     if (code == SHARENA_EFULL)
         return full(h, shr__classes[class].size);
@@ -186,8 +222,16 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
         code = run_try(h, units, align_units, RUN_GROW, zero, &unit);
     }
     if (shr__is_shortage(code)) {
-        reclaim(h);
+        code = reclaim(h);
+        if (code)
+            return code;
         code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
+        for (unsigned n = 0; shr__is_shortage(code); n++) {
+            int way = give_way(h, code, size, 0, n);
+            if (way <= 0 && (code = way ? way : code))
+                break;
+            code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
+        }
     }
     if (code == 0) {
         *offset = unit << SHR_UNIT_SHIFT;
@@ -380,7 +424,11 @@ int sharena_trim(sharena_heap *h, uint64_t *freed_bytes)
     if (code)
         return code;
     store32_relaxed(&h->punch_errno, 0);
-    (void)shr__reap(h, NULL, 1);
+    code = shr__reap(h, NULL, 1);
+    if (code == 0)
+        code = shr__sweep(h, SWEEP_JUDGE);
+    if (code)
+        return code;
     shr__lanes_trim(h);
     (void)shr__slabs_collect(h);
     freed = shr__punch_free(h, UINT64_MAX);
@@ -398,7 +446,14 @@ int sharena_reap(sharena_heap *h, unsigned *reaped)
 {
     int code = shr__usable(h);
 
-    return code ? code : shr__reap(h, reaped, 1);
+    if (code == 0)
+        code = shr__reap(h, reaped, 1);
+    return code ? code : shr__sweep(h, SWEEP_PATIENT);
+}
+
+void sharena_tend(sharena_heap *h)
+{
+    (void)shr__sweep_sometimes(h);
 }
 
 void sharena_set_interrupt(int (*callback)(void *), void *argument)

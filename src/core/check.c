@@ -12,11 +12,17 @@
  *   I8 touched            every process bit of a mask is in its unit's touch word
  *   T, N                  a block that only T holds has a live use, and the reverse; N if and
  *                         only if a live name, while nobody changes the names
+ *   tickets               states, claimers and makers are sane; no bucket counts less tickets
+ *                         than are live, or ends before one of them; segments and chunks
+ *
+ * Of the buckets that is said without a second look: the live tickets are listed, the buckets
+ * read, and what is still live in the same word was so when its bucket was read.
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "internal.h"
+#include "ticket.h"
 
 #define LOOKS 4u
 
@@ -211,9 +217,145 @@ static int check_ticket(const sharena_ticket *t, void *argument)
     return 0;
 }
 
+/* The number of a slot, + 1, that a word names. */
+static void check_slot(struct walk *w, uint32_t entry, const char *what, uint64_t slot)
+{
+    if (slot == 0 || slot > SHR_SLOTS)
+        fault(w, "ticket %u: %s is slot %llu", entry, what, (unsigned long long)slot - 1);
+}
+
+static void check_entry(struct walk *w, uint32_t i)
+{
+    const struct ticket_shm *e = shr__entry(w->h, i);
+    uint64_t word = load64_acquire(&e->word);
+    uint32_t state = ticket_state(word), uses = ticket_uses(word);
+
+    if (state > TICKET_CHILD)
+        fault(w, "ticket %u: state %u", i, state);
+    else if (state == TICKET_FREE && uses)
+        fault(w, "ticket %u: free, but with %u uses", i, uses);
+    else if (state >= TICKET_OPEN && !uses)
+        fault(w, "ticket %u: state %u without a use", i, state);
+    else if (state >= TICKET_OPEN)
+        check_slot(w, i, "its maker", load64_relaxed(&e->exporter) & 0xffffu);
+    if (state != TICKET_CLAIMED)
+        return;
+    check_slot(w, i, "its claimer", uses);
+    if (uses && uses <= SHR_SLOTS && !(w->in_use >> (uses - 1) & 1))
+        fault(w, "ticket %u: claimed by slot %u, which nobody uses", i, uses - 1);
+}
+
 static void check_tickets(struct walk *w)
 {
+    uint64_t had = load64_acquire(&w->h->control->ticket_segments);
+
+    if (had >= w->h->super.ticket_segments)
+        fault(w, "ticket_segments is %llu of %u", (unsigned long long)had + 1,
+              w->h->super.ticket_segments);
+    for (uint32_t i = 0; i < shr__entries(w->h); i++) {
+        if (shr__entry_ready(w->h, i))
+            check_entry(w, i);
+        else
+            i |= (uint32_t)(SHR_CHUNK / sizeof(struct ticket_shm)) - 1;
+    }
     (void)sharena_ticket_list(w->h, check_ticket, w);
+}
+
+/* ---- buckets -------------------------------------------------------------------------------- */
+
+struct sight { /* a live ticket */
+    uint64_t word, offset;
+    uint32_t at;
+};
+
+static int by_bucket(const void *a, const void *b)
+{
+    const struct sight *x = a, *y = b;
+    uint32_t i = shr__entry_bucket(x->at, x->offset), k = shr__entry_bucket(y->at, y->offset);
+
+    return (i > k) - (i < k);
+}
+
+/* NULL: no private memory. */
+static struct sight *list_live(const sharena_heap *h, size_t *count)
+{
+    uint32_t end = shr__entries(h);
+    size_t room = 64, n = 0;
+    struct sight *all = malloc(room * sizeof *all), *more;
+
+    for (uint32_t i = shr__entry_next(h, 0); i < end && all; i = shr__entry_next(h, i + 1)) {
+        uint64_t word = load64_acquire(&shr__entry(h, i)->word);
+        if (!ticket_live(word))
+            continue;
+        if (n == room) {
+            more = realloc(all, 2 * room * sizeof *all);
+            if (!more)
+                free(all);
+            all = more;
+            room *= 2;
+        }
+        if (all)
+            all[n++] = (struct sight){word, load64_relaxed(&shr__entry(h, i)->offset), i};
+    }
+    *count = n;
+    return all;
+}
+
+static int still_there(const sharena_heap *h, const struct sight *s)
+{
+    return load64_acquire(&shr__entry(h, s->at)->word) == s->word;
+}
+
+/* All tickets of one bucket. */
+static void check_bucket(struct walk *w, const struct sight *s, size_t n)
+{
+    uint32_t bucket = shr__entry_bucket(s->at, s->offset);
+    uint64_t word = shr__bucket_word(w->h, bucket);
+    size_t live = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!still_there(w->h, &s[i]))
+            continue;
+        live++;
+        if (!shr__entry_in_reach(s[i].at, s[i].offset, word))
+            fault(w, "ticket %u: not within the reach %u of bucket %u", s[i].at, (uint32_t)word,
+                  bucket);
+    }
+    if (live > word >> 32)
+        fault(w, "bucket %u counts %u tickets, but %zu are live", bucket, (uint32_t)(word >> 32),
+              live);
+}
+
+/* SHARENA_ENOMEM, or 0. */
+static int check_buckets(struct walk *w)
+{
+    size_t count, next;
+    struct sight *all = list_live(w->h, &count);
+
+    if (!all)
+        return SHARENA_ENOMEM;
+    qsort(all, count, sizeof *all, by_bucket);
+    for (size_t i = 0; i < count; i = next) {
+        for (next = i + 1; next < count && by_bucket(&all[i], &all[next]) == 0; next++)
+            ;
+        check_bucket(w, &all[i], next - i);
+    }
+    free(all);
+    return 0;
+}
+
+/* Chunks are committed behind the raise of `segments`: none lies beyond the table. */
+static void check_chunks(struct walk *w)
+{
+    uint64_t end, bits;
+
+    for (uint32_t i = 0; i < SHR_CHUNKS_MAX; i += 64) {
+        bits = load64_acquire((shr_a64 *)(void *)(w->h->base + SHR_AT_CHUNKS) + i / 64);
+        end = SHR_AT_TICKETS + (uint64_t)shr__entries(w->h) * sizeof(struct ticket_shm);
+        for (uint32_t k = i; bits; k++, bits >>= 1)
+            if ((bits & 1) && SHR_AT_NAMES + ((uint64_t)k << SHR_CHUNK_SHIFT) >= end)
+                fault(w, "chunk %u is committed, beyond the table of tickets", k);
+    }
 }
 
 static void check_names(struct walk *w)
@@ -253,11 +395,13 @@ static void settle_then_report(struct walk *w, uint64_t unit,
         w->faults = before;
         check(w, unit);
         if (w->faults == before)
-            return;
+            break;
         shr__sys_yield();
     }
-    w->faults = before;
     w->speak = 1;
+    if (w->faults == before)
+        return;
+    w->faults = before;
     check(w, unit);
 }
 
@@ -291,6 +435,9 @@ int sharena_check(sharena_heap *h, void (*report)(const char *, void *), void *a
         fault(&w, "committed_meta is %llu of %llu", (unsigned long long)meta,
               (unsigned long long)h->super.data);
     settle_then_report(&w, 0, check_tables);
+    check_chunks(&w);
+    if (check_buckets(&w))
+        return SHARENA_ENOMEM;
     for (uint64_t u = 0; u < w.used; u = shr__next_head(h, u))
         settle_then_report(&w, u, check_at);
     return w.faults;

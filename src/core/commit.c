@@ -257,30 +257,38 @@ int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes)
     return code;
 }
 
-static unsigned chunk_of(uint64_t at)
+static uint64_t chunk_of(uint64_t at)
 {
-    return (unsigned)((at - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT);
+    return (at - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT;
+}
+
+static shr_a64 *chunk_word(const sharena_heap *h, uint64_t chunk)
+{
+    return (shr_a64 *)(void *)(h->base + SHR_AT_CHUNKS) + (chunk >> 6);
 }
 
 int shr__chunk_ready(const sharena_heap *h, uint64_t at)
 {
-    unsigned chunk = chunk_of(at);
+    uint64_t chunk = chunk_of(at);
 
-    return (int)(load64_acquire(&h->control->chunks[chunk >> 6]) >> (chunk & 63) & 1);
+    return (int)(load64_acquire(chunk_word(h, chunk)) >> (chunk & 63) & 1);
 }
 
 int shr__chunk(sharena_heap *h, uint64_t at)
 {
-    unsigned chunk = chunk_of(at);
+    uint64_t chunk = chunk_of(at), bit = (uint64_t)1 << (chunk & 63);
     int code;
 
     if (shr__chunk_ready(h, at))
         return 0;
-    code = shr__commit_meta(h, SHR_AT_NAMES + ((uint64_t)chunk << SHR_CHUNK_SHIFT), SHR_CHUNK);
-    if (code == 0 &&
-        !(or64_release(&h->control->chunks[chunk >> 6], (uint64_t)1 << (chunk & 63)) >>
-              (chunk & 63) &
-          1))
+    code = shr__commit_meta(h, SHR_AT_NAMES + (chunk << SHR_CHUNK_SHIFT), SHR_CHUNK);
+    if (code == 0 && !(or64_release(chunk_word(h, chunk), bit) & bit))
         (void)add64_relaxed(&h->control->committed_meta, SHR_CHUNK);
     return code;
+}
+
+/* Chunks that are committed. */
+uint64_t shr__chunks_ready(const sharena_heap *h)
+{
+    return shr__bits_in(chunk_word(h, 0), 0, SHR_CHUNKS_MAX);
 }

@@ -209,6 +209,7 @@ static void child(void)
         h->forks++;
         h->pid = shr__sys_pid();
         store64_relaxed(&h->unchecked_bytes, 0);
+        store64_relaxed(&h->sweep_due_ms, 0); /* a thread of the parent was at it */
         if (h->embryo_guest) {
             h->guest = 1;
             shr__sys_lock_page_fork(h->lock_page, 0);

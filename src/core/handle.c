@@ -3,7 +3,7 @@
  * Each takes the block's unit lock once; what it owes for a dropped reference, or for a block
  * that left its lane, comes after.  The protocol is ticket.c's.
  */
-#include "internal.h"
+#include "ticket.h"
 
 int shr__usable(sharena_heap *h)
 {
@@ -50,7 +50,7 @@ int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharen
         code = shr__hold(h, d, &b, number);
     if (code == 0) {
         if (handle)
-            shr__ticket_spend(h, &b, handle, 0);
+            shr__ticket_spend(h, &b, handle);
         shr__describe(h, &b, out);
     }
     shr__unlock(d);
@@ -92,7 +92,19 @@ static void fill_handle(sharena_heap *h, sharena_handle *out)
     out->reserved = 0;
 }
 
-int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_handle *out)
+static int no_more_tickets(sharena_heap *h)
+{
+    char name[96];
+
+    return shr__fail(SHARENA_ETICKETS,
+                     "%s: too many handles are on their way, %llu at most; receive or expire "
+                     "some, send larger pieces, or create the heap with a larger limit",
+                     shr__label(h, name),
+                     (unsigned long long)SHR_TICKET_START(h->super.ticket_segments));
+}
+
+static int export(sharena_heap *h, const void *block, unsigned uses, int open,
+                  const sharena_handle *joins, sharena_handle *out)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     sharena_handle made;
@@ -102,9 +114,9 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
 
     if (code)
         return code;
-    if (uses == 0 || uses > SHR_TICKET_BITS)
+    if (uses == 0 || uses > UINT16_MAX)
         return shr__fail(SHARENA_EINVAL, "a handle can be loaded 1 to %u times, not %u",
-                         SHR_TICKET_BITS, uses);
+                         UINT16_MAX, uses);
     memset(&made, 0, sizeof made);
     fill_handle(h, &made);
     for (unsigned attempt = 0; attempt < 3; attempt++) {
@@ -115,23 +127,22 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
         if (code == 0) {
             made.offset = offset;
             made.number = shr__number(&b);
-            code = shr__ticket_make(h, &b, made.number, uses, &made);
+            code = shr__ticket_make(h, d, &b, made.number, uses, open, joins, &made);
         }
         shr__unlock(d);
         if (shr__make_room(h, code))
             continue;
         if (code != SHARENA_ETICKETS || attempt == 2)
             break;
-        shr__tickets_expire(h, h->super.grace_ms, attempt == 0, NULL);
+        if (attempt || !shr__sweep_sometimes(h)) /* a message may have many that don't fit */
+            break;
+        if (!open) /* what is in a message can travel by value */
+            (void)shr__tickets_give_way(h, 1, 1, 0);
     }
     if (code == SHARENA_ESTALE)
         code = SHARENA_ENOTHELD;
     if (code == SHARENA_ETICKETS)
-        return shr__fail(code,
-                         "%s: too many handles are in flight (%u loads of one array, or %u "
-                         "arrays, fit in its table); receive or expire some, or send larger "
-                         "pieces",
-                         shr__label(h, name), SHR_TICKET_WINDOW * SHR_TICKET_BITS, SHR_TICKETS);
+        return no_more_tickets(h);
     if (code)
         return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM
                    ? code
@@ -141,6 +152,17 @@ int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_ha
         shr__slab_left(h, b.head);
     shr__decay(h);
     return 0;
+}
+
+int sharena_export(sharena_heap *h, const void *block, unsigned uses, sharena_handle *out)
+{
+    return export(h, block, uses, 0, NULL, out);
+}
+
+int sharena_export_open(sharena_heap *h, const void *block, const sharena_handle *joins,
+                        sharena_handle *out)
+{
+    return export(h, block, 1, 1, joins, out);
 }
 
 int sharena_give_back(sharena_heap *h, const sharena_handle *handle)
@@ -157,7 +179,7 @@ int sharena_give_back(sharena_heap *h, const sharena_handle *handle)
     d = shr__lock(h, handle->offset >> SHR_UNIT_SHIFT);
     code = shr__decode(h, handle->offset, &b);
     if (code == 0) {
-        shr__ticket_spend(h, &b, handle, 1);
+        shr__ticket_give_back(h, &b, handle);
         how = shr__drop(h, d, &b);
     }
     shr__unlock(d);
@@ -173,7 +195,7 @@ int sharena_ticket_expire(sharena_heap *h, uint64_t age_ms, size_t *out)
 
     if (code)
         return code;
-    shr__tickets_expire(h, age_ms, 0, &count);
+    shr__tickets_expire(h, age_ms, &count);
     if (out)
         *out = count;
     return 0;

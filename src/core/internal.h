@@ -2,8 +2,9 @@
  *
  * The files are a ladder, each calls only downward:
  *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain ·
- *   slab · lane · bin · magazine · small · release · guest · ticket · handle · name · reap · alloc ·
- *   hot · resize · trace · fork · check · stats · join · heap
+ *   slab · lane · bin · magazine · small · release · guest · entry · ticket · sweep ·
+ *   handle · name · reap · alloc · hot ·
+ *   resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */
@@ -323,8 +324,9 @@ int shr__grow(sharena_heap *h, uint64_t units); /* raises used_units */
 int shr__commit(sharena_heap *h, uint64_t unit, uint64_t units, int zero);
 int shr__commit_meta(sharena_heap *h, uint64_t at, uint64_t bytes);
 int shr__punch(sharena_heap *h, uint64_t at, uint64_t bytes);
-int shr__chunk(sharena_heap *h, uint64_t at); /* commits the chunk of names, sites, tickets */
+int shr__chunk(sharena_heap *h, uint64_t at); /* commits one of names, sites, buckets, tickets */
 int shr__chunk_ready(const sharena_heap *h, uint64_t at);
+uint64_t shr__chunks_ready(const sharena_heap *h);
 /* Sets or clears the bits of units from .. to-1; returns how many changed. */
 uint64_t shr__set_bits(shr_a64 *map, uint64_t from, uint64_t to, int on);
 
@@ -441,17 +443,13 @@ void shr__guest_pin(sharena_heap *h, const struct block *);
 void shr__guests_look(sharena_heap *h);
 void shr__guests_forget(sharena_heap *h);
 
-/* ---- ticket.c ----------------------------------------------------------------------------------- */
+/* ---- ticket.c; the rest of it is in ticket.h ------------------------------------------------ */
 
-/* Under the shard's lock, holding the block; SHARENA_ETICKETS when no entry is free. */
-int shr__ticket_make(sharena_heap *h, struct block *, uint64_t number, unsigned uses,
-                     sharena_handle *);
-void shr__ticket_spend(sharena_heap *h, struct block *, const sharena_handle *, int all);
 int shr__ticket_live(const sharena_heap *h, uint64_t offset, uint64_t number); /* a use is left */
 void shr__settle(sharena_heap *h, const struct block *, uint64_t number);
-/* With no lock.  timeouts_only: by the heap's own timeouts instead of age_ms. */
-void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, int timeouts_only, size_t *count);
-void shr__tickets_reap(sharena_heap *h, unsigned slot, uint64_t k);
+
+/* ---- handle.c ---------------------------------------------------------------------------------- */
+
 int shr__acquire(sharena_heap *h, uint64_t offset, uint64_t number, const sharena_handle *,
                  sharena_block *out);
 void shr__describe(sharena_heap *h, const struct block *, sharena_block *out);

@@ -5,8 +5,8 @@
  *   0        superblock      constant after creation, checked once at attach
  *   4 KiB    control         hints and the two words that are more than hints
  *   8 KiB    slots           64 process slots; the byte at a slot's start carries its lock
- *   32 KiB   reach           how far from home the tickets of a block may lie
- *   64 KiB   names, sites, tickets   committed in chunks of 64 KiB, one bit each in control
+ *   32 KiB   chunks          one bit for each 64 KiB of names, sites, buckets and tickets
+ *   64 KiB   names, sites, buckets, tickets   committed in chunks of 64 KiB
  *            heads           one bit a unit: a run starts here (XOR "starts an extent")
  *            commit, dirty   one bit a unit each: C, D
  *            extents         change counters (hints)
@@ -31,7 +31,9 @@
  *   S without a class (cut or give-back)                   the adopter drops S
  *   S with a class, no owner                               adopted; given back if empty
  *   T without a use, or a use without T                    whoever settles: expirer, reaper
- *   claimed ticket, not published                          reaper: back to {seq+1, 0}
+ *   claimed ticket, not published                          reaper: back to {seq+1, FREE}
+ *   ticket of a message that was still being written       the next sweep ends it
+ *   a bucket that counts a ticket too many                 none needed: looks are slower
  *   N without a live entry (names)                         the next changer of the names
  *   C = 0, D = 1 with pages (commit, punch)                the next commit or trim
  *   counters of committed and retained bytes off           recounted from the bits
@@ -42,7 +44,7 @@
 #include "atomics.h"
 
 #define SHR_MAGIC "SHARENA\n"
-#define SHR_FORMAT 1u
+#define SHR_FORMAT 2u
 
 #define SHR_PAGE 4096u
 #define SHR_UNIT_SHIFT 16
@@ -90,7 +92,8 @@ struct super_shm { /* constant; checksum over everything before it */
     uint32_t uid;
     uint32_t mode;
     int32_t creator_pid;
-    uint32_t ticket_ms, grace_ms;
+    uint32_t ticket_ms; /* a handle that nobody loads ends after this; 0: never by age */
+    uint32_t ticket_segments; /* of the tickets' table, at most */
     char name[68]; /* "" for an unnamed heap */
     uint64_t checksum;
 };
@@ -111,9 +114,9 @@ struct control_shm {
     shr_a64 used_units;       /* truth: no unit at or above was ever part of a held run;
                                  raised by CAS before the first mask there, never lowered */
     shr_a64 reaps;            /* hint: slots reaped so far */
-    shr_a64 chunks[2];        /* truth: chunks of names, sites, tickets that are committed;
-                                 fetch-or release after the commit, look acquire */
-    uint8_t pad2[32];
+    shr_a64 ticket_segments;  /* truth: segments in use, less 1.  Raised by CAS before a ticket
+                                 there is published, never lowered */
+    uint8_t pad2[40];
     shr_a32 abandoned[64];    /* hint per class: slabs abandoned with a free block, so far */
 };
 
@@ -160,21 +163,49 @@ struct extent_shm {
     shr_a32 pad;
 };
 
-/* Handles in flight.  word = {seq 32, claimer 11, made 5, uses 16}, CAS acq_rel only. */
-#define SHR_TICKETS 65536u
-#define SHR_TICKET_WINDOW 4096u /* entries a block's ticket may lie from its home */
-#define SHR_REACH_SHIFT 4      /* one reach for 16 neighbouring homes */
-#define SHR_TICKET_BITS 16u    /* uses of an entry in one seq */
+/* Handles on their way.  word = {seq 32, state 4, uses 28}, CAS acq_rel only; entry.c has the
+ * protocol.  An entry is of one block and one message. */
+enum {
+    TICKET_FREE,
+    TICKET_CLAIMED, /* `uses` is the claimer's slot + 1 */
+    TICKET_OPEN,    /* from here on live, uses > 0: its message is being written */
+    TICKET_LOOSE,   /* channel unknown so far */
+    TICKET_KEPT,    /* channel unknown for good */
+    TICKET_PIPE,
+    TICKET_SOCKET,
+    TICKET_CHILD
+};
+#define SHR_TICKET_USES_MAX (((uint32_t)1 << 28) - 1)
+
+/* The table grows by segments, each four times the one before; a segment is groups of 64
+ * entries, one page.  A look at a block's tickets reads, in each segment, as many entries as
+ * the bucket of the block's home says. */
+#define SHR_TICKET_SEGMENTS 7u
+#define SHR_TICKET_FIRST 4096u /* entries of segment 0 */
+#define SHR_TICKET_GROUP 64u
+#define SHR_TICKET_GROUPS 1024u /* of a segment that one block may fill */
+#define SHR_BUCKET_SHIFT 4      /* one bucket for 16 neighbouring homes */
+/* Where segment k starts; k = 7: entries in all. */
+#define SHR_TICKET_START(k) (SHR_TICKET_FIRST * ((((uint64_t)1 << 2 * (k)) - 1) / 3))
+#define SHR_TICKETS_MAX SHR_TICKET_START(SHR_TICKET_SEGMENTS)
 
 struct ticket_shm {
     shr_a64 word;
     shr_a64 offset; /* these are stored by the claimer before it publishes, relaxed */
     shr_a64 number;
-    shr_a64 exporter; /* {k 56, slot+1 8} */
-    shr_a64 made_ms;  /* CLOCK_MONOTONIC, stored before the CAS that makes the use; the time of
-                         the exporter's reaping, once it is dead */
-    uint8_t pad[24];
+    shr_a64 exporter; /* {k 48, slot+1 16} */
+    shr_a64 made_ms;  /* CLOCK_REALTIME: for people, for "oldest first" and explicit timeouts;
+                         the one clock that is the same in all time namespaces */
+    shr_a64 place;    /* sharena_place's id and where: stored by the exporter, under the unit
+                         lock, before the CAS to PIPE, SOCKET or CHILD; relaxed */
+    shr_a64 where;
+    shr_a64 stamp; /* of seq, place and where: a place that it does not match is nobody's */
 };
+
+/* {count 32, reach 32}, CAS only.  count: at least the live entries whose home is here; raised
+ * before one is published, lowered after it ended.  reach: no such entry lies further from
+ * home.  0 when the count falls to 0. */
+typedef shr_a64 shr_bucket;
 
 /* Names.  word = {seq 56, NAME_ 8}; only the changer writes; readers look at the word before
  * and after, both acquire. */
@@ -200,19 +231,25 @@ struct site_shm {
 
 #define SHR_AT_CONTROL 4096u
 #define SHR_AT_SLOTS 8192u
-#define SHR_AT_REACH 32768u
+#define SHR_AT_CHUNKS 32768u
+#define SHR_CHUNKS_MAX 32768u /* bits: one page */
 #define SHR_AT_NAMES 65536u
 #define SHR_AT_SITES (SHR_AT_NAMES + SHR_NAMES * 1024u)
-#define SHR_AT_TICKETS (SHR_AT_SITES + SHR_SITES * 128u)
-#define SHR_AT_UNITS_PART (SHR_AT_TICKETS + SHR_TICKETS * 64u)
+#define SHR_AT_BUCKETS (SHR_AT_SITES + SHR_SITES * 128u)
+#define SHR_AT_TICKETS /* starts a chunk */                                                      \
+    ((SHR_AT_BUCKETS + (SHR_TICKETS_MAX >> SHR_BUCKET_SHIFT) * sizeof(shr_bucket) + SHR_CHUNK -  \
+      1) /                                                                                       \
+     SHR_CHUNK * SHR_CHUNK)
 
 _Static_assert(sizeof(struct super_shm) <= SHR_PAGE, "superblock fits its page");
 _Static_assert(sizeof(struct control_shm) == 448, "control block");
 _Static_assert(sizeof(struct slot_shm) == 256, "slot");
-_Static_assert(SHR_AT_SLOTS + SHR_SLOTS * sizeof(struct slot_shm) <= SHR_AT_REACH, "slots");
-_Static_assert(SHR_AT_REACH + sizeof(shr_a32) * (SHR_TICKETS >> SHR_REACH_SHIFT) <= SHR_AT_NAMES,
-               "reach");
-_Static_assert((SHR_AT_UNITS_PART - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT <= 128, "chunk bits");
+_Static_assert(SHR_AT_SLOTS + SHR_SLOTS * sizeof(struct slot_shm) <= SHR_AT_CHUNKS, "slots");
+_Static_assert(SHR_AT_CHUNKS + SHR_CHUNKS_MAX / 8 <= SHR_AT_NAMES, "chunk bits fit");
+_Static_assert((SHR_AT_TICKETS + SHR_TICKETS_MAX * 64 - SHR_AT_NAMES) >> SHR_CHUNK_SHIFT <
+                   SHR_CHUNKS_MAX,
+               "a bit for each chunk");
+_Static_assert(SHR_AT_TICKETS % SHR_PAGE == 0, "a group of tickets is a page");
 _Static_assert(sizeof(struct unit_shm) == 64, "a unit's header is one cache line");
 _Static_assert(sizeof(struct desc_shm) == 16, "four descriptors in a cache line");
 _Static_assert(sizeof(struct ticket_shm) == 64, "ticket");

@@ -1,5 +1,5 @@
 /* What is known of processes: the machine, the own command line and namespace, whether another
- * process is gone, and who has a heap open or mapped.
+ * process is gone, who has a heap open or mapped, and who may.
  *
  * Part of the level of sys.c: these are system calls too.
  *

@@ -14,7 +14,7 @@
  *
  * A killed reaper leaves a dead slot, with some bits less.
  */
-#include "internal.h"
+#include "ticket.h"
 
 #define LOOK_MS 20u /* not more often, unless forced */
 
@@ -123,7 +123,7 @@ static int reap_slot(sharena_heap *h, unsigned slot, uint64_t state)
     if (load64_seq(&victim->state) == state && shr__slot_dead(h, slot, &again) &&
         again == state) {
         clear_slot(h, slot);
-        shr__tickets_reap(h, slot, k);
+        shr__tickets_reap(h, slot);
         done = cas64_seq(&victim->state, &state, SHR_STATE(k, SLOT_CLOSING));
         if (done)
             (void)add64_relaxed(&h->control->reaps, 1);
@@ -149,7 +149,8 @@ int shr__reap(sharena_heap *h, unsigned *reaped, int force)
     shr__guests_look(h);
     pthread_mutex_unlock(&h->reap_lock);
     shr__names_repair(h);
-    shr__tickets_expire(h, 0, 1, NULL);
+    if (count || force)
+        (void)shr__sweep(h, SWEEP_OWN); /* what the dead were writing */
     if (reaped)
         *reaped = count;
     return 0;
@@ -162,7 +163,7 @@ void shr__reap_self(sharena_heap *h)
     uint64_t state = SHR_STATE(h->k, SLOT_LIVE);
 
     clear_slot(h, h->slot);
-    shr__tickets_reap(h, h->slot, h->k);
+    shr__tickets_reap(h, h->slot);
     (void)cas64_seq(&me->state, &state, SHR_STATE(h->k, SLOT_CLOSING));
     shr__slot_free_closing(h);
 }
@@ -181,7 +182,7 @@ int shr__reap_without_slot(sharena_heap *h)
     h->mine = (uint64_t)1 << SHR_REAPER_SLOT;
     h->lock_page = page;
     clear_slot(h, h->slot);
-    shr__tickets_reap(h, h->slot, k - 1);
+    shr__tickets_reap(h, h->slot);
     (void)shr__reap(h, NULL, 1);
     clear_slot(h, h->slot);
     store64_release(&shr__slot(h, SHR_REAPER_SLOT)->state, SHR_STATE(k + 1, SLOT_FREE));

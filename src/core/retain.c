@@ -135,9 +135,7 @@ static void correct(shr_a64 *counter, uint64_t before, uint64_t counted)
 static uint64_t metadata_bytes(const sharena_heap *h, uint64_t used)
 {
     const struct super_shm *s = &h->super;
-    uint64_t bits = (uint64_t)__builtin_popcountll(load64_relaxed(&h->control->chunks[0])) +
-                    (uint64_t)__builtin_popcountll(load64_relaxed(&h->control->chunks[1]));
-    uint64_t bytes = SHR_AT_NAMES + bits * SHR_CHUNK;
+    uint64_t bytes = SHR_AT_NAMES + shr__chunks_ready(h) * SHR_CHUNK;
 
     bytes += 3 * ((used / 8 + SHR_PAGE - 1) / SHR_PAGE * SHR_PAGE);
     bytes += (used / s->extent_units * sizeof(struct extent_shm) + SHR_PAGE - 1) / SHR_PAGE *

@@ -28,11 +28,26 @@ static uint64_t extent_for(uint64_t units)
     return extent;
 }
 
+/* The table of tickets takes at most half the address space of the data, and a quarter of the
+ * limit: what it once took stays. */
+static uint32_t ticket_segments_for(uint64_t units, uint64_t limit_bytes)
+{
+    uint64_t half = units << (SHR_UNIT_SHIFT - 1),
+             most = half < limit_bytes / 4 ? half : limit_bytes / 4;
+    uint32_t n = 1;
+
+    while (n < SHR_TICKET_SEGMENTS && SHR_TICKET_START(n + 1) * sizeof(struct ticket_shm) <= most)
+        n++;
+    return n;
+}
+
 /* Everything follows from the number of units. */
 static void lay_out(struct super_shm *s, uint64_t units)
 {
-    uint64_t extent = extent_for(units), at = SHR_AT_UNITS_PART;
+    uint64_t extent = extent_for(units), at;
 
+    s->ticket_segments = ticket_segments_for(units, s->limit_bytes);
+    at = SHR_AT_TICKETS + SHR_TICKET_START(s->ticket_segments) * sizeof(struct ticket_shm);
     s->extent_units = (uint32_t)extent;
     s->units = shr__round_up(units, extent);
     s->heads = at;
@@ -80,8 +95,8 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
     reserve = o && o->reserve_bytes ? o->reserve_bytes : 4 * ram;
     if (!(o && o->reserve_bytes)) {
         reserve = reserve > s->limit_bytes ? reserve : s->limit_bytes;
-        /* descriptors take as much address space again */
-        reserve = reserve < most / 5 * 2 ? reserve : most / 5 * 2;
+        /* descriptors take as much address space again, tickets half as much */
+        reserve = reserve < most / 3 ? reserve : most / 3;
     }
     if (reserve >> SHR_UNIT_SHIFT > SHR_UNITS_MAX - SHR_EXTENT_UNITS_MAX ||
         s->limit_bytes >> SHR_UNIT_SHIFT > SHR_UNITS_MAX)
@@ -91,8 +106,7 @@ int shr__super_fill(struct super_shm *s, const char *name, const sharena_options
     lay_out(s, reserve < LIMIT_MIN ? LIMIT_MIN >> SHR_UNIT_SHIFT
                                    : shr__round_up(reserve, SHR_UNIT) >> SHR_UNIT_SHIFT);
     s->retain_bytes = o && o->retain_bytes ? o->retain_bytes : s->limit_bytes / 8;
-    s->ticket_ms = o && o->ticket_ms ? o->ticket_ms : 3600u * 1000u;
-    s->grace_ms = o && o->grace_ms ? o->grace_ms : 60u * 1000u;
+    s->ticket_ms = o ? o->ticket_ms : 0;
     s->mode = o && o->mode ? o->mode & 0666u : 0600u;
     if (!mode_valid(s->mode))
         return shr__fail(SHARENA_EINVAL,

@@ -136,8 +136,9 @@ struct shard {
     shr_a32 sleepers; /* threads that may wait for it in the kernel */
     uint32_t room, used;
     struct holding *table; /* open addressing, a power of two of entries */
-    uint32_t ticket; /* entry of the last ticket made under this lock */
-    uint8_t pad[64 - 5 * 4 - 8];
+    uint64_t ticket_block; /* of the last ticket made under this lock, + 1 */
+    uint32_t ticket_segment, ticket_group; /* and where it is */
+    uint8_t pad[64 - 6 * 4 - 2 * 8];
 };
 
 struct run_hint {
@@ -208,6 +209,7 @@ struct sharena_heap {
     uint64_t memo_bytes;
     uint64_t slab_of_bytes;
     shr_a64 last_reap_ms; /* rate limit of the looks for the dead */
+    shr_a64 sweep_due_ms; /* and of the sweeps in passing; UINT64_MAX: one is under way */
     shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
     shr_a64 empty_units; /* of the wholly free slabs in the lanes' lists */

@@ -1,6 +1,6 @@
 /* Handles of arrays: about a hundred bytes that name a view of a block.
  *
- *   "Sha" 1 · flags (1) · length of the heap's name (1) · sharena_handle (64) · name ·
+ *   "Sha" 2 · flags (1) · length of the heap's name (1) · sharena_handle (64) · name ·
  *   description (description.c)
  *
  * The name is there for processes that can't reach the backing file through any process
@@ -9,7 +9,7 @@
  */
 #include "ext.h"
 
-#define MAGIC "Sha\1"
+#define MAGIC "Sha\2"
 #define HANDLE_AT 6 /* offset of the sharena_handle */
 #define DEFAULT 1u
 #define NAME_MAX_BYTES 64

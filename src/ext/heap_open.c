@@ -57,8 +57,7 @@ static int parse_options(PyObject *const *v, int mode, sharena_options *options)
     if (parse_room(v[0], "limit", &options->limit_bytes) < 0 ||
         parse_room(v[1], "reserve", &options->reserve_bytes) < 0 ||
         parse_retain(v[2], &options->retain_bytes) < 0 ||
-        parse_seconds(v[3], "ticket_timeout", &options->ticket_ms) < 0 ||
-        parse_seconds(v[4], "grace", &options->grace_ms) < 0)
+        parse_seconds(v[3], "ticket_timeout", &options->ticket_ms) < 0)
         return -1;
     return 0;
 }
@@ -70,16 +69,15 @@ static PyObject *opened(ext_state *st, int code, sharena_heap *core)
 
 PyObject *ext_heap_create(PyObject *class, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"name", "limit",          "reserve", "retain",
-                            "mode", "ticket_timeout", "grace",   NULL};
+    static char *names[] = {"name", "limit", "reserve", "retain", "mode", "ticket_timeout", NULL};
     ext_state *st = PyType_GetModuleState((PyTypeObject *)class);
     const char *name = NULL;
-    PyObject *v[5] = {NULL};
+    PyObject *v[4] = {NULL};
     int mode = 0600, code;
     sharena_options options = {0};
     sharena_heap *core = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&$OOOiOO:create", names, ext_text_or_none,
-                                     &name, &v[0], &v[1], &v[2], &mode, &v[3], &v[4]) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O&$OOOiO:create", names, ext_text_or_none,
+                                     &name, &v[0], &v[1], &v[2], &mode, &v[3]) ||
         parse_options(v, mode, &options) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS

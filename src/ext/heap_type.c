@@ -281,7 +281,7 @@ static Py_hash_t heap_hash(PyObject *self)
 static PyMethodDef heap_methods[] = {
     {"create", EXT_METHOD(ext_heap_create), METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      "create($type, /, name=None, *, limit=None, reserve=None, retain=None, mode=0o600,\n"
-     "       ticket_timeout=3600.0, grace=60.0)\n--\n\n"
+     "       ticket_timeout=None)\n--\n\n"
      "Make a heap and attach to it.\n\n"
      "Parameters\n----------\n"
      "name : str, optional\n"
@@ -298,9 +298,9 @@ static PyMethodDef heap_methods[] = {
      "mode : int\n"
      "    Permission bits of a named heap: 0o600, or 0o660 or 0o666 for users who attach\n"
      "    with ``owner=``.  Who may only read can't attach, so others are refused.\n"
-     "ticket_timeout, grace : float\n"
-     "    Seconds after which a handle that nobody loads no longer keeps its array, and\n"
-     "    the same once the process that made it is dead.\n\n"
+     "ticket_timeout : float, optional\n"
+     "    Seconds after which a handle that nobody loads no longer keeps its array,\n"
+     "    wherever it is; by default it does until nobody can load it any more.\n\n"
      "Raises\n------\n"
      "HeapExistsError\n    A heap of this name exists.\n"
      "ValueError\n    A size, mode or name that can't be.\n"

@@ -368,9 +368,11 @@ static int wait_until(int64_t due_ns)
     }
 }
 
-static void judge_list(look *l, uint8_t *seen)
+/* 0, or -1: interrupted. */
+static int judge_list(look *l, uint8_t *seen)
 {
     int64_t due_ns;
+    int status = 0;
 
     for (size_t i = 0; i < l->inquiry->n_places; i++)
         l->list[i] = (asked){.place = &l->inquiry->places[i], .verdict = OPEN};
@@ -378,28 +380,33 @@ static void judge_list(look *l, uint8_t *seen)
     judge_children(l);
     for (int round = 0; round < ROUNDS; round++) {
         due_ns = look_once(l, seen);
-        if (!l->inquiry->patient || due_ns == 0 || wait_until(due_ns) < 0)
+        if (!l->inquiry->patient || due_ns == 0)
+            break;
+        status = wait_until(due_ns);
+        if (status < 0)
             break;
     }
     for (size_t i = 0; i < l->inquiry->n_places; i++)
         if (l->list[i].verdict == DEAD)
             l->inquiry->dead[l->list[i].place - l->inquiry->places] = 1;
+    return status;
 }
 
-void ext_judge(const sharena_inquiry *inquiry, void *unused)
+int ext_judge(const sharena_inquiry *inquiry, void *unused)
 {
     look l = {.inquiry = inquiry};
-    int saved = errno;
+    int saved = errno, status = 0;
 
     (void)unused;
     (void)pthread_once(&once, prepare);
     l.list = calloc(inquiry->n_places + 1, sizeof l.list[0]);
     uint8_t *seen = calloc(inquiry->n_members + 1, 1);
     if (l.list != NULL && seen != NULL)
-        judge_list(&l, seen);
+        status = judge_list(&l, seen);
     free(seen);
     free(l.list);
     errno = saved;
+    return status;
 }
 
 const char *ext_judge_obstacle(void)

@@ -126,7 +126,7 @@ void ext_obstacle_set(ext_obstacles *, const char *format, ...)
 /* ---- judge.c ---- */
 
 /* A sharena_judge; the argument is unused. */
-void ext_judge(const sharena_inquiry *, void *argument);
+int ext_judge(const sharena_inquiry *, void *argument);
 /* What kept the last inquiry from a verdict, a sentence for people; "" if nothing did.
  * Valid until this thread's next call. */
 const char *ext_judge_obstacle(void);

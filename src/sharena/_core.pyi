@@ -498,8 +498,7 @@ class Heap:
         reserve: _Size | None = None,
         retain: _Size | None = None,
         mode: int = 0o600,
-        ticket_timeout: float = 3600.0,
-        grace: float = 60.0,
+        ticket_timeout: float | None = None,
     ) -> Heap: ...
     @classmethod
     def attach(

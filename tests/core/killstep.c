@@ -4,15 +4,16 @@
  *
  * Every scenario is stepped through completely, and every distinct state of the heap is
  * recovered and examined.  Then the actor is really killed N times at steps spread over the
- * operation, and stopped N times in some state while its partner works.  Each scenario is one
- * case of the harness. */
+ * operation, and stopped N times in some state while its partner works.  What makes or ends
+ * tickets is stopped before each atomic instruction, while its partner ends all tickets.  Each
+ * scenario is one case of the harness. */
 #include "scenarios.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { SCENARIOS_MOST = 100 };
+enum { SCENARIOS_MOST = 100, TABLES = 3, MEETINGS = 60 };
 
 static unsigned kills = 3, stops = 2;
 static bool all;
@@ -27,11 +28,12 @@ static unsigned within_budget(unsigned wanted, unsigned steps)
     return all || wanted < most ? wanted : most;
 }
 
-static const struct scenario *const tables[] = {block_scenarios, share_scenarios};
+static const struct scenario *const tables[TABLES] = {block_scenarios, share_scenarios,
+                                                      ticket_scenarios};
 
 static const struct scenario *find(const char *name)
 {
-    for (int t = 0; t < 2; t++)
+    for (int t = 0; t < TABLES; t++)
         for (const struct scenario *s = tables[t]; s->name; s++)
             if (strcmp(s->name, name) == 0)
                 return s;
@@ -42,7 +44,7 @@ static void run_scenario(void)
 {
     const struct scenario *scenario = find(harness_case());
     uint64_t random = test_seed();
-    unsigned steps = 0, states, killed, stopped = 0;
+    unsigned steps = 0, states, killed, stopped = 0, met = 0;
     states = step_through(scenario, all, &steps);
     if ((states == 0) != ((scenario->flags & STEP_PRIVATE) != 0))
         FAIL("%s has %u states", scenario->name, states);
@@ -54,8 +56,10 @@ static void run_scenario(void)
         stopped = step_stop(scenario, (unsigned)(random_next(&random) % stride), stride,
                             within_budget(all ? states : stops, steps));
     }
-    printf("        %u instructions, %u states, %u kills, %u stops\n", steps, states, killed,
-           stopped);
+    if (scenario->flags & STEP_ENDS)
+        met = step_meet(scenario, 0, 1, all ? UINT32_MAX : MEETINGS);
+    printf("        %u instructions, %u states, %u kills, %u stops, %u meetings\n", steps, states,
+           killed, stopped, met);
 }
 
 /* String instructions are stepped through byte by byte: have the C library use loops. */
@@ -88,7 +92,7 @@ int main(int argc, char **argv)
         } else {
             argv[kept++] = argv[i];
         }
-    for (int t = 0; t < 2; t++)
+    for (int t = 0; t < TABLES; t++)
         for (const struct scenario *s = tables[t]; s->name && n < SCENARIOS_MOST; s++)
             cases[n++] = (struct test_case){s->name, run_scenario, all ? 3600 : 60};
     return harness_main(kept, argv, cases, n);

@@ -26,6 +26,7 @@ void load(struct role *role, unsigned i, unsigned handle)
 void drop(struct role *role, unsigned i)
 {
     CHECK_OK(sharena_release(role->heap, role->blocks[i]));
+    role->blocks[i] = NULL;
 }
 
 static unsigned slab_capacity(struct role *role, size_t size)

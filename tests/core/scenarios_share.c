@@ -160,8 +160,8 @@ static void attach(struct role *role)
 }
 
 const struct scenario share_scenarios[] = {
-    {.name = "export", .prepare = two_small, .act = send_first},
-    {.name = "export_big", .prepare = one_big, .act = send_first},
+    {.name = "export", .prepare = two_small, .act = send_first, .flags = STEP_ENDS},
+    {.name = "export_big", .prepare = one_big, .act = send_first, .flags = STEP_ENDS},
     {.name = "export_again",
      .prepare = sent_small,
      .act = send_first_again,

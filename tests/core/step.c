@@ -1,7 +1,6 @@
 /* See step.h. */
-#include "step.h"
-#include "internal.h"
-#include "view.h"
+#include "step_run.h"
+#include "ticket.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,148 +9,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXAMINER_SECONDS 15u
 #define STEPS_MOST 2000000u /* an operation that takes more hangs */
 #define ALWAYS 60u /* states examined in any case; beyond, ever fewer unless all are wanted */
-#define WHOLE_EVERY 8u /* of the states are tried for the allocation of everything */
 
-enum { SETTLE = 's', WORK = 'w', REAP = 'r' }; /* commands to the partner */
-
-struct run {
-    const struct scenario *scenario;
-    struct stage *stage;
-    struct peer partner, victim;
-    bool victim_lives;
-    pid_t actor;
-    unsigned asked;
-    bool all, verifies;
-    uint64_t random;
-    struct view view;
-};
-
-/* ---- examining -------------------------------------------------------------------------- */
-
-static int lock_slot(int fd, unsigned slot)
-{
-    char path[64];
-    struct flock lock = {.l_type = F_WRLCK,
-                         .l_whence = SEEK_SET,
-                         .l_start = (off_t)(SHR_AT_SLOTS + slot * sizeof(struct slot_shm)),
-                         .l_len = 1};
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int own = open(path, O_RDWR | O_CLOEXEC);
-    CHECK(own >= 0);
-    CHECK_EQ(fcntl(own, F_OFD_SETLK, &lock), 0);
-    return own;
-}
-
-static sharena_heap *attach_copy(int copy, const struct stage *stage)
-{
-    sharena_heap *heap = NULL;
-    CHECK_OK(sharena_attach_process(getpid(), copy, stage->address.uuid, &heap));
-    return heap;
-}
-
-static int remove_actors(const char *name, void *argument)
-{
-    if (name[0] == 'a')
-        CHECK_OK(sharena_name_remove(argument, name));
-    return 0;
-}
-
-/* What is left when the dead are reaped and all that they sent or named is gone. */
-static sharena_stats settle_all(sharena_heap *heap)
-{
-    size_t expired = 0;
-    CHECK_OK(sharena_reap(heap, NULL));
-    check_heap(heap);
-    CHECK_OK(sharena_ticket_expire(heap, 0, &expired));
-    CHECK_OK(sharena_name_list(heap, remove_actors, heap));
-    check_heap(heap);
-    return stats_of(heap);
-}
-
-/* The empty heap can be given away again; `whole`: as one block as large as the address
- * space, which takes its time. */
-static void allocate_everything(sharena_heap *heap, bool whole)
-{
-    void *block = NULL;
-    CHECK_OK(sharena_trim(heap, NULL));
-    sharena_stats stats = stats_of(heap);
-    CHECK_EQ(stats.blocks, 0);
-    CHECK_EQ(stats.slabs, 0);
-    CHECK_EQ(stats.runs, 0);
-    CHECK_EQ(stats.retained_bytes, 0);
-    CHECK_EQ(stats.committed_bytes, stats.metadata_bytes);
-    if (whole && stats.limit_bytes >= stats.reserve_bytes + stats.metadata_bytes) {
-        CHECK_OK(sharena_allocate(heap, stats.reserve_bytes, 0, 0, &block));
-        CHECK_OK(sharena_release(heap, block));
-    }
-    for (size_t size = 16; size <= 65536; size *= 4) {
-        CHECK_OK(sharena_allocate(heap, size, 0, SHARENA_ZERO, &block));
-        for (size_t i = 0; i < size; i++)
-            CHECK_EQ(((uint8_t *)block)[i], 0);
-        CHECK_OK(sharena_release(heap, block));
-    }
-    check_heap(heap);
-}
-
-struct question {
-    int copy;
-    const struct run *run;
-    unsigned alive[2], n_alive;
-    const sharena_stats *expected; /* NULL: just tell */
-    bool whole;
-};
-
-static void examine(struct peer *parent, void *argument)
-{
-    struct question *q = argument;
-    int locks[2] = {-1, -1};
-    alarm(EXAMINER_SECONDS);
-    for (unsigned i = 0; i < q->n_alive; i++)
-        locks[i] = lock_slot(q->copy, q->alive[i]);
-    struct role role = {.heap = attach_copy(q->copy, q->run->stage), .stage = q->run->stage};
-    CHECK_OK(sharena_reap(role.heap, NULL));
-    check_heap(role.heap);
-    if (q->run->verifies && q->run->scenario->verify)
-        q->run->scenario->verify(&role);
-    sharena_stats stats = settle_all(role.heap);
-    if (q->expected) {
-        CHECK_EQ(stats.blocks, q->expected->blocks);
-        CHECK_EQ(stats.live_bytes, q->expected->live_bytes);
-        CHECK_EQ(stats.inflight_bytes, 0);
-        CHECK_EQ(stats.tickets, 0);
-        CHECK_EQ(stats.processes, q->expected->processes);
-        for (unsigned i = 0; i < q->n_alive; i++)
-            close(locks[i]); /* now they die as well */
-        settle_all(role.heap);
-        allocate_everything(role.heap, q->whole);
-        CHECK_EQ(stats_of(role.heap).processes, 1);
-    }
-    peer_send(parent, &stats, sizeof stats);
-}
-
-/* Examines a copy of the present state; the slots in `alive` count as living processes. */
-static sharena_stats ask(struct run *run, unsigned n_alive, const sharena_stats *expected)
-{
-    struct peer examiner;
-    sharena_stats stats;
-    struct question q = {.whole = run->asked++ % WHOLE_EVERY == 0,
-                         .copy = view_copy(&run->view),
-                         .run = run,
-                         .alive = {run->stage->partner_slot, run->stage->actor_slot},
-                         .n_alive = n_alive,
-                         .expected = expected};
-    peer_start(&examiner, examine, &q);
-    close(q.copy);
-    peer_receive(&examiner, &stats, sizeof stats);
-    peer_join(&examiner);
-    return stats;
-}
+/* commands to the partner */
+enum { SETTLE = 's', WORK = 'w', REAP = 'r', END = 'e', ANEW = 'n', COMPARE = 'c' };
 
 /* ---- roles ------------------------------------------------------------------------------ */
 
@@ -176,6 +42,39 @@ static void work(sharena_heap *heap)
     check_heap(heap);
 }
 
+/* Nobody is in the middle of anything: T says whether there is a use. */
+static int compare_block(const sharena_block_info *info, void *argument)
+{
+    sharena_heap *heap = argument;
+    struct block b;
+    CHECK_OK(shr__decode(heap, info->offset, &b));
+    CHECK_EQ((info->holders & SHR_BIT_T) != 0,
+             shr__ticket_live(heap, info->offset, shr__number(&b)));
+    return 0;
+}
+
+/* Ends all tickets; `anew`: and sends its block, so that what was gone a moment ago is there. */
+static void end_all(struct role *role, bool anew)
+{
+    sharena_handle handle;
+    CHECK_OK(sharena_ticket_expire(role->heap, 0, NULL));
+    if (anew && role->blocks[0])
+        CHECK_OK(sharena_export(role->heap, role->blocks[0], 1, &handle));
+}
+
+static void obey(struct role *role, char command)
+{
+    sharena_heap *heap = role->heap;
+    if (command == WORK)
+        work(heap);
+    else if (command == REAP)
+        CHECK_OK(sharena_reap(heap, NULL));
+    else if (command == END || command == ANEW)
+        end_all(role, command == ANEW);
+    else if (command == COMPARE)
+        CHECK_OK(sharena_block_list(heap, 0, compare_block, heap));
+}
+
 /* The partner: makes the heap, does its part, then serves commands until it is killed. */
 static void partner_body(struct peer *parent, void *argument)
 {
@@ -192,10 +91,7 @@ static void partner_body(struct peer *parent, void *argument)
         char command;
         if (read(parent->from, &command, 1) != 1) /* no deadline: the director is stepping */
             _exit(0);
-        if (command == WORK)
-            work(role.heap);
-        else if (command == REAP)
-            CHECK_OK(sharena_reap(role.heap, NULL));
+        obey(&role, command);
         sharena_stats stats = command == SETTLE ? settle_all(role.heap) : stats_of(role.heap);
         peer_send(parent, &stats, sizeof stats);
     }
@@ -431,6 +327,15 @@ static bool step_to_state(struct run *run, unsigned wanted)
     return false;
 }
 
+static void go_on_to_the_end(struct run *run, const char *where, unsigned number)
+{
+    CHECK_EQ(ptrace(PTRACE_CONT, run->actor, NULL, NULL), 0);
+    int status = await_child(run->actor, __WALL);
+    if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGUSR2)
+        FAIL("%s, stopped %s %u: the actor did not finish (status %x)", run->scenario->name,
+             where, number, (unsigned)status);
+}
+
 static bool stop_in_state(const struct scenario *scenario, unsigned state)
 {
     struct run run;
@@ -440,11 +345,7 @@ static bool stop_in_state(const struct scenario *scenario, unsigned state)
     bool stopped = step_to_state(&run, state);
     if (stopped) {
         command(&run, WORK);
-        CHECK_EQ(ptrace(PTRACE_CONT, run.actor, NULL, NULL), 0);
-        int status = await_child(run.actor, __WALL);
-        if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGUSR2)
-            FAIL("%s, stopped in state %u: the actor did not finish (status %x)", scenario->name,
-                 state, (unsigned)status);
+        go_on_to_the_end(&run, "in state", state);
     }
     kill_process(run.actor);
     settles_to(&run, &foreseen, state);
@@ -460,4 +361,61 @@ unsigned step_stop(const struct scenario *scenario, unsigned first, unsigned str
     for (unsigned state = first; stops < most && stop_in_state(scenario, state); state += stride)
         stops++;
     return stops;
+}
+
+/* ---- meeting ---------------------------------------------------------------------------- */
+
+/* Is the next instruction atomic, that is, does it begin with the prefix LOCK? */
+static bool before_an_atomic(pid_t pid)
+{
+#if defined(__x86_64__)
+    struct user_regs_struct registers;
+    CHECK_EQ(ptrace(PTRACE_GETREGS, pid, NULL, &registers), 0);
+    errno = 0;
+    long bytes = ptrace(PTRACE_PEEKTEXT, pid, (void *)registers.rip, NULL);
+    return errno == 0 && (bytes & 0xff) == 0xf0;
+#else
+    (void)pid;
+    return false;
+#endif
+}
+
+static bool step_to_atomic(struct run *run, unsigned wanted)
+{
+    pid_t child = 0;
+    for (unsigned seen = 0;;) {
+        if (before_an_atomic(run->actor) && seen++ == wanted)
+            return true;
+        if (!step(run->scenario->name, run->actor, &child))
+            return false;
+    }
+}
+
+static bool meet_at(const struct scenario *scenario, unsigned number, char how)
+{
+    struct run run;
+    run_open(&run, scenario, true);
+    sharena_stats foreseen = ask(&run, 1, NULL);
+    start_actor(&run);
+    bool stopped = step_to_atomic(&run, number);
+    if (stopped) {
+        command(&run, how);
+        go_on_to_the_end(&run, "before atomic instruction", number);
+        command(&run, COMPARE);
+    }
+    kill_process(run.actor);
+    settles_to(&run, &foreseen, number);
+    run_close(&run);
+    return stopped;
+}
+
+unsigned step_meet(const struct scenario *scenario, unsigned first, unsigned stride,
+                   unsigned most)
+{
+    unsigned met = 0;
+    for (unsigned i = first; met < most && meet_at(scenario, i, END); i += stride) {
+        meet_at(scenario, i, ANEW);
+        met++;
+    }
+    return met;
 }

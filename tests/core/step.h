@@ -49,6 +49,7 @@ struct scenario {
 #define STEP_ATTACHES 2u /* the actor's heap is NULL when it starts */
 #define STEP_DIES_LATE 8u /* the victim dies when the actor is prepared: attaching reaps */
 #define STEP_PRIVATE 16u /* changes nothing that others see; all others must */
+#define STEP_ENDS 32u    /* its tickets may end at any moment: the partner tries all */
 #define STEP_TIGHT 4u    /* a heap whose limit is only just enough */
 
 /* Visits the states of the scenario: all, or a sample where there are very many.  Returns how
@@ -59,5 +60,11 @@ void step_kill(const struct scenario *, unsigned steps, unsigned kills, uint64_t
 /* Stops the actor in state `first` and every `stride`th from there, `most` times at most, lets
  * the partner work, then lets the actor finish.  Returns how often. */
 unsigned step_stop(const struct scenario *, unsigned first, unsigned stride, unsigned most);
+
+/* Stops the actor before its atomic instruction `first` and every `stride`th from there, `most`
+ * times at most; meanwhile the partner ends all tickets, or also sends its block anew.  When the
+ * actor is done, T must say of each block whether a use is left.  Returns how often; 0 where
+ * instructions can't be told. */
+unsigned step_meet(const struct scenario *, unsigned first, unsigned stride, unsigned most);
 
 #endif

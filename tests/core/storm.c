@@ -4,10 +4,9 @@
  *
  * Each block carries a pattern written before anybody else can know it, and checked whenever
  * it is loaded or dropped: a block that was freed too early or handed out twice shows.  The
- * keeper walks the heap all the time.  In the end everybody is dead, and the heap must be
- * empty and whole. */
-#include "harness.h"
-#include "internal.h"
+ * keeper walks the heap all the time.  In the second half no ticket is expired, and so no message
+ * may be lost.  In the end everybody is dead, and the heap must be empty and whole. */
+#include "storm.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -21,27 +20,13 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum { WORKERS_MOST = 40, CELLS = 64, HELD = 40 };
+enum { WORKERS_MOST = 40 };
 
 static unsigned seconds = 10, workers = 8;
 
-/* Handles on their way.  word: 0 empty, tag = worker + 1 while it writes or takes, FULL. */
-#define FULL 0xffffffffu
-struct mail {
-    struct heap_address address;
-    struct {
-        shr_a32 word;
-        sharena_handle handle;
-    } cells[CELLS];
-    shr_a64 done[16];
-};
-static struct mail *mail;
+struct mail *mail;
 
-struct label {
-    uint64_t seed, size;
-};
-
-static void sign(uint8_t *block, size_t size, uint64_t seed)
+void sign(uint8_t *block, size_t size, uint64_t seed)
 {
     struct label label = {seed, size};
     memcpy(block, &label, sizeof label);
@@ -50,7 +35,7 @@ static void sign(uint8_t *block, size_t size, uint64_t seed)
     block[size - 1] = (uint8_t)seed;
 }
 
-static void check_signature(const uint8_t *block)
+void check_signature(const uint8_t *block)
 {
     struct label label;
     memcpy(&label, block, sizeof label);
@@ -61,26 +46,12 @@ static void check_signature(const uint8_t *block)
     CHECK_EQ(block[label.size - 1], (uint8_t)label.seed);
 }
 
-struct worker {
-    sharena_heap *heap;
-    uint32_t tag;
-    uint64_t random;
-    uint8_t *held[HELD];
-};
-
-static uint64_t draw(struct worker *w, uint64_t below)
+uint64_t draw(struct worker *w, uint64_t below)
 {
     return random_next(&w->random) % below;
 }
 
-static size_t random_size(struct worker *w)
-{
-    uint64_t kind = draw(w, 20);
-    return 32 + draw(w, kind < 12 ? 500 : kind < 18 ? 33000 : 400000);
-}
-
-/* A refusal for lack of memory is legal in a storm; anything else is not. */
-static bool granted(int code, const char *what)
+bool granted(int code, const char *what)
 {
     if (code == 0)
         return true;
@@ -88,6 +59,12 @@ static bool granted(int code, const char *what)
         code != SHARENA_ETICKETS && code != SHARENA_ENAMES)
         FAIL("%s: %d (%s), %s", what, code, sharena_strerror(code), sharena_detail());
     return false;
+}
+
+static size_t random_size(struct worker *w)
+{
+    uint64_t kind = draw(w, 20);
+    return 32 + draw(w, kind < 12 ? 500 : kind < 18 ? 33000 : 400000);
 }
 
 static void let_go(struct worker *w, unsigned i)
@@ -105,40 +82,6 @@ static void get(struct worker *w, unsigned i)
         return;
     w->held[i] = block;
     sign(block, size, random_next(&w->random));
-}
-
-static void post(struct worker *w, unsigned i)
-{
-    unsigned c = (unsigned)draw(w, CELLS);
-    uint32_t empty = 0;
-    sharena_handle handle;
-    if (!cas32_acq_rel(&mail->cells[c].word, &empty, w->tag))
-        return;
-    bool made = granted(sharena_export(w->heap, w->held[i], 1 + (unsigned)draw(w, 3), &handle),
-                        "export");
-    if (made)
-        mail->cells[c].handle = handle;
-    store32_release(&mail->cells[c].word, made ? FULL : 0);
-    if (made && draw(w, 20) == 0)
-        CHECK_OK(sharena_give_back(w->heap, &handle));
-}
-
-static void take(struct worker *w, unsigned i)
-{
-    unsigned c = (unsigned)draw(w, CELLS);
-    uint32_t full = FULL;
-    sharena_block block;
-    if (!cas32_acq_rel(&mail->cells[c].word, &full, w->tag))
-        return;
-    sharena_handle handle = mail->cells[c].handle;
-    int code = sharena_acquire(w->heap, &handle, &block);
-    store32_release(&mail->cells[c].word, code == 0 && draw(w, 4) ? FULL : 0);
-    if (code == 0) {
-        w->held[i] = block.start;
-        check_signature(block.start);
-    } else if (code != SHARENA_ESTALE) {
-        CHECK_OK(code);
-    }
 }
 
 static void use_name(struct worker *w, unsigned i)
@@ -212,7 +155,8 @@ static void care(struct worker *w)
         CHECK_OK(sharena_reap(w->heap, NULL));
         break;
     case 2:
-        CHECK_OK(sharena_ticket_expire(w->heap, draw(w, 30), NULL));
+        if (!mail->calm)
+            CHECK_OK(sharena_ticket_expire(w->heap, draw(w, 30), NULL));
         break;
     case 3:
         stats_of(w->heap);
@@ -227,6 +171,8 @@ static void one_step(struct worker *w)
     unsigned i = (unsigned)draw(w, HELD), what = (unsigned)draw(w, 100);
     if (what >= 99)
         care(w);
+    else if (what == 98)
+        forward(w);
     else if (what >= 90)
         use_name(w, i);
     else if (!w->held[i])
@@ -257,6 +203,7 @@ static void work(struct peer *parent, void *argument)
     struct worker w[2];
     (void)parent;
     memset(w, 0, sizeof w);
+    sharena_set_judge(judge, NULL);
     for (int i = 0; i < 2; i++) {
         w[i].heap = attach_to(&mail->address);
         w[i].tag = tag;
@@ -266,15 +213,6 @@ static void work(struct peer *parent, void *argument)
     if (tag % 3 == 0)
         CHECK_EQ(pthread_create(&thread, NULL, work_in_thread, &w[1]), 0);
     work_in_thread(&w[0]);
-}
-
-/* What a dead worker had in its hands. */
-static void clear_cells(uint32_t tag)
-{
-    for (unsigned c = 0; c < CELLS; c++) {
-        uint32_t seen = tag;
-        (void)cas32_acq_rel(&mail->cells[c].word, &seen, 0);
-    }
 }
 
 static int remove_name(const char *name, void *argument)
@@ -301,6 +239,7 @@ static void keep(struct peer *parent, void *argument)
     while (stats_of(heap).processes > 1 && now_ns() < deadline);
     check_heap(heap);
     CHECK_OK(sharena_name_list(heap, remove_name, heap));
+    check_mail(heap);
     CHECK_OK(sharena_ticket_expire(heap, 0, NULL));
     CHECK_OK(sharena_trim(heap, NULL));
     check_heap(heap);
@@ -323,39 +262,51 @@ static void start_worker(struct peer *peer, uint32_t i)
     peer_start(peer, work, &tag);
 }
 
-static void storm(void)
+static struct peer peers[WORKERS_MOST], keeper;
+
+static void end_worker(uint32_t i)
 {
-    static struct peer peers[WORKERS_MOST];
-    struct peer keeper;
-    uint64_t random = test_seed(), end, kills = 0, steps = 0;
-    mail = mmap(NULL, sizeof *mail, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(mail != MAP_FAILED);
-    peer_start(&keeper, keep, NULL);
-    peer_await(&keeper);
+    kill(peers[i].pid, SIGKILL);
+    int status = peer_end(&peers[i]);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        FAIL("worker %u ended by itself, status %x", i, (unsigned)status);
+    clear_cells(i + 1);
+}
+
+/* Returns the number of kills. */
+static unsigned storm_until(uint64_t end, uint64_t *random)
+{
+    unsigned kills = 0;
     for (uint32_t i = 0; i < workers; i++)
         start_worker(&peers[i], i);
-    end = now_ns() + seconds * UINT64_C(1000000000);
     while (now_ns() < end) {
-        uint32_t i = (uint32_t)(random_next(&random) % workers);
-        uint64_t until = now_ns() + random_next(&random) % 12000000;
+        uint32_t i = (uint32_t)(random_next(random) % workers);
+        uint64_t until = now_ns() + random_next(random) % 12000000;
         if (kills % 16 == 0) {
             peer_tell(&keeper);
             peer_await(&keeper);
         }
         while (now_ns() < until)
             sched_yield();
-        kill(peers[i].pid, SIGKILL);
-        int status = peer_end(&peers[i]);
-        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-            FAIL("worker %u ended by itself, status %x", i, (unsigned)status);
-        clear_cells(i + 1);
+        end_worker(i);
         start_worker(&peers[i], i);
         kills++;
     }
-    for (uint32_t i = 0; i < workers; i++) {
-        kill(peers[i].pid, SIGKILL);
-        peer_end(&peers[i]);
-    }
+    for (uint32_t i = 0; i < workers; i++)
+        end_worker(i);
+    return kills;
+}
+
+static void storm(void)
+{
+    uint64_t random = test_seed(), half = seconds * UINT64_C(500000000), steps = 0;
+    mail = mmap(NULL, sizeof *mail, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(mail != MAP_FAILED);
+    peer_start(&keeper, keep, NULL);
+    peer_await(&keeper);
+    unsigned kills = storm_until(now_ns() + half, &random);
+    mail->calm = true;
+    kills += storm_until(now_ns() + half, &random);
     while (waitpid(-1, NULL, WNOHANG) > 0)
         continue;
     peer_send(&keeper, "e", 1);
@@ -363,8 +314,9 @@ static void storm(void)
     peer_join(&keeper);
     for (int i = 0; i < 16; i++)
         steps += load64_relaxed(&mail->done[i]);
-    printf("        %llu kills, %llu steps\n", (unsigned long long)kills,
-           (unsigned long long)steps);
+    printf("        %u kills, %llu steps, %llu loads, %llu verdicts\n", kills,
+           (unsigned long long)steps, (unsigned long long)load64_relaxed(&mail->loaded),
+           (unsigned long long)load64_relaxed(&mail->judged));
 }
 
 int main(int argc, char **argv)

@@ -1,6 +1,6 @@
 /* check.c: the walker accepts every legal heap and finds each kind of planted damage. */
 #include "harness.h"
-#include "internal.h"
+#include "ticket.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -164,6 +164,48 @@ static void tables(void)
     PLANT64(uuid, load64_relaxed(uuid) ^ 1, "superblock");
 }
 
+static void tickets(void)
+{
+    struct zoo z;
+    sharena_handle second;
+    make_zoo(&z);
+    CHECK_OK(sharena_export(z.heap, z.big, 1, &second));
+    CHECK_EQ(walk(z.heap).n, 0);
+    struct ticket_shm *e = shr__entry(z.heap, z.handle.ticket);
+    uint64_t word = load64_relaxed(&e->word), at;
+    uint32_t seq = ticket_seq(word);
+    PLANT64(&e->word, ticket_word(seq, 9, 1), "state 9");
+    PLANT64(&e->word, ticket_word(seq, TICKET_FREE, 3), "free, but with 3 uses");
+    PLANT64(&e->word, ticket_word(seq, TICKET_PIPE, 0), "without a use");
+    PLANT64(&e->word, ticket_word(seq, TICKET_CLAIMED, 41), "claimed by slot 40");
+    PLANT64(&e->word, ticket_word(seq, TICKET_CLAIMED, 0), "its claimer");
+    PLANT64(&e->word, ticket_word(seq, TICKET_CLAIMED, 4000), "its claimer");
+    PLANT64(&e->exporter, 0, "its maker");
+    PLANT64(&e->exporter, 1u << 16 | 4000, "its maker");
+    /* Both lie in one bucket, as they are of one block. */
+    uint32_t number = shr__entry_bucket(z.handle.ticket, z.handle.offset);
+    CHECK_EQ(number, shr__entry_bucket(second.ticket, second.offset));
+    shr_bucket *bucket = (shr_bucket *)(void *)(z.heap->base + SHR_AT_BUCKETS) + number;
+    word = load64_relaxed(bucket);
+    CHECK_EQ(word >> 32, 2);
+    PLANT64(bucket, word - (UINT64_C(1) << 32), "counts 1 tickets, but 2 are live");
+    PLANT64(bucket, word - 1, "reach");
+    PLANT64(bucket, 0, "reach");
+    store64_relaxed(bucket, word + (UINT64_C(5) << 32)); /* after kills */
+    CHECK_EQ(walk(z.heap).n, 0);
+    store64_relaxed(bucket, word);
+    store64_relaxed(&e->number, 99); /* stale: that life is over */
+    CHECK_EQ(walk(z.heap).n, 0);
+    store64_relaxed(&e->number, z.handle.number);
+    PLANT64(&z.heap->control->ticket_segments, z.heap->super.ticket_segments, "ticket_segments");
+    PLANT64(&z.heap->control->ticket_segments, UINT64_MAX, "ticket_segments");
+    at = SHR_AT_TICKETS + (uint64_t)shr__entries(z.heap) * sizeof *e - SHR_AT_NAMES;
+    shr_a64 *chunks = (shr_a64 *)(void *)(z.heap->base + SHR_AT_CHUNKS);
+    chunks += at >> SHR_CHUNK_SHIFT >> 6;
+    PLANT64(chunks, load64_relaxed(chunks) | (uint64_t)1 << (at >> SHR_CHUNK_SHIFT & 63),
+            "beyond the table");
+}
+
 /* It goes on after the first fault. */
 static void many_faults_at_once(void)
 {
@@ -196,6 +238,27 @@ static void walking_commits_nothing(void)
     CHECK_EQ(shr__sys_blocks(sharena_descriptor(heap)), before);
 }
 
+/* Messages of two views of a block, that meet all ends. */
+static void send_and_end(sharena_heap *heap, const void *block, uint64_t random)
+{
+    sharena_place place = {.kind = SHARENA_PLACE_PIPE, .id = random % 3};
+    sharena_handle handles[3];
+    sharena_block got;
+    CHECK_OK(sharena_export_open(heap, block, NULL, &handles[0]));
+    CHECK_OK(sharena_export_open(heap, block, &handles[0], &handles[1]));
+    CHECK_OK(sharena_export(heap, block, 2, &handles[2]));
+    sharena_handle_place(heap, &handles[0], &place);
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(sharena_acquire(heap, &handles[i], &got));
+        CHECK_OK(sharena_release(heap, got.start));
+        sharena_handle_keep(heap, &handles[i]);
+    }
+    if (random % 7 == 0)
+        CHECK_OK(sharena_ticket_expire(heap, 0, NULL));
+    else
+        CHECK_OK(sharena_give_back(heap, &handles[2]));
+}
+
 /* A heap in use shows steps half done: none of them is a fault. */
 static void work_for_ever(struct peer *parent, void *argument)
 {
@@ -208,17 +271,13 @@ static void work_for_ever(struct peer *parent, void *argument)
     peer_tell(parent);
     for (;;) {
         unsigned i = (unsigned)(random_next(&random) % 30);
-        sharena_handle handle;
-        sharena_block block;
         if (!blocks[i]) {
             size_t size = (size_t)(random_next(&random) >> (random_next(&random) % 14 + 46));
             CHECK_OK(sharena_allocate(heap, size, 0, 0, &blocks[i]));
             continue;
         }
         if (i % 3 == 0) {
-            CHECK_OK(sharena_export(heap, blocks[i], 1, &handle));
-            CHECK_OK(sharena_acquire(heap, &handle, &block));
-            CHECK_OK(sharena_release(heap, block.start));
+            send_and_end(heap, blocks[i], random);
         } else if (i % 3 == 1) {
             CHECK_OK(sharena_name_set(heap, i % 2 ? "x" : "y", blocks[i], NULL, 0));
         }
@@ -252,4 +311,5 @@ static void a_heap_in_use_has_no_faults(void)
 }
 
 CASES(CASE(holders), CASE(layout), CASE(commitment), CASE(reserved_bits), CASE(tables),
-      CASE(many_faults_at_once), CASE(walking_commits_nothing), CASE(a_heap_in_use_has_no_faults))
+      CASE(tickets), CASE(many_faults_at_once), CASE(walking_commits_nothing),
+      CASE(a_heap_in_use_has_no_faults))

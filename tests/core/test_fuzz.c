@@ -7,7 +7,7 @@
  *   FUZZ_ROUNDS=n sets the number of rounds, TEST_SEED=n draws others (`make fuzz`), and
  *   FUZZ_SEED=n repeats the one that a failure names. */
 #include "harness.h"
-#include "internal.h"
+#include "ticket.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -48,29 +48,38 @@ static void fill(struct victim *v)
 
 /* ---- damage ----------------------------------------------------------------------------------- */
 
+static uint64_t bucket_of(const struct victim *v, unsigned i)
+{
+    return shr__entry_bucket(v->handles[i].ticket, v->handles[i].offset);
+}
+
 /* A word of the metadata that is in use: offset from the heap's base. */
 static uint64_t interesting_word(struct victim *v)
 {
     const struct super_shm *s = &v->heap->super;
     uint64_t units = load64_relaxed(&v->heap->control->used_units) & 1023;
     uint64_t unit = draw(v, units ? units : 1);
-    switch (draw(v, 9)) {
+    switch (draw(v, 10)) {
     case 0:
         return SHR_AT_CONTROL + 8 * draw(v, sizeof(struct control_shm) / 8);
     case 1:
         return SHR_AT_SLOTS + 8 * draw(v, 8 * sizeof(struct slot_shm) / 8);
     case 2:
-        return SHR_AT_REACH + 8 * draw(v, (SHR_TICKETS >> SHR_REACH_SHIFT) / 2);
+        return SHR_AT_BUCKETS + 8 * (draw(v, 2) ? bucket_of(v, (unsigned)draw(v, BLOCKS))
+                                                : draw(v, SHR_TICKET_FIRST >> SHR_BUCKET_SHIFT));
     case 3:
         return SHR_AT_NAMES + 8 * draw(v, 8 * sizeof(struct name_shm) / 8);
     case 4: /* the ticket of a handle */
         return SHR_AT_TICKETS + v->handles[draw(v, BLOCKS)].ticket * sizeof(struct ticket_shm) +
-               8 * draw(v, 5);
+               8 * draw(v, sizeof(struct ticket_shm) / 8);
     case 5:
         return (draw(v, 2) ? s->heads : draw(v, 2) ? s->commit : s->dirty) + 8 * draw(v, 4);
     case 6:
         return s->extents + 8 * draw(v, 4);
-    case 7:
+    case 7: /* how far the tables reach */
+        return draw(v, 2) ? SHR_AT_CONTROL + offsetof(struct control_shm, ticket_segments)
+                          : SHR_AT_CHUNKS + 8 * draw(v, 4);
+    case 8:
         return s->units_at + unit * sizeof(struct unit_shm) + 8 * draw(v, 8);
     default:
         return s->descriptors + (unit << SHR_UNIT_SHIFT) +
@@ -152,6 +161,53 @@ static void check_inside(struct victim *v, const sharena_block *b)
     CHECK(offset < v->heap->data_bytes && b->size_bytes <= v->heap->data_bytes - offset);
 }
 
+/* Looks at all that it is given, and says anything. */
+static int judge_at_random(const sharena_inquiry *inquiry, void *argument)
+{
+    uint64_t sum = inquiry->n_members;
+    for (size_t i = 0; i < inquiry->n_places; i++) {
+        const sharena_place *p = &inquiry->places[i];
+        CHECK(p->kind >= SHARENA_PLACE_PIPE && p->kind <= SHARENA_PLACE_CHILD);
+        inquiry->dead[i] = (uint8_t)((sum ^ p->id ^ p->where) % 3 == 0);
+    }
+    CHECK_LE(inquiry->n_members, SHR_SLOTS);
+    for (size_t i = 0; i < inquiry->n_members; i++)
+        sum += (uint64_t)inquiry->members[i].pid;
+    *(uint64_t *)argument = sum;
+    return 0;
+}
+
+static void send(struct victim *v, unsigned i)
+{
+    static uint64_t verdicts;
+    sharena_place place = {.kind = SHARENA_PLACE_LOOSE + (uint32_t)draw(v, 4), .id = draw(v, 5)};
+    switch (draw(v, 6)) {
+    case 0:
+        sharena_export_open(v->heap, v->blocks[i], NULL, &v->handles[i]);
+        break;
+    case 1:
+        sharena_export_open(v->heap, v->blocks[i], &v->handles[i], &v->handles[i]);
+        break;
+    case 2:
+        sharena_handle_place(v->heap, &v->handles[i], &place);
+        break;
+    case 3:
+        sharena_handle_keep(v->heap, &v->handles[i]);
+        break;
+    case 4:
+        sharena_set_judge(judge_at_random, &verdicts);
+        sharena_tend(v->heap);
+        break;
+    default: { /* any bytes are safe to pass */
+        sharena_handle any = v->handles[i], out;
+        any.ticket = (uint32_t)random_next(&v->random) >> draw(v, 32);
+        sharena_handle_place(v->heap, &any, &place);
+        sharena_handle_keep(v->heap, &any);
+        sharena_export_open(v->heap, v->blocks[i], &any, &out);
+    }
+    }
+}
+
 static void look_after(struct victim *v)
 {
     sharena_stats stats;
@@ -165,6 +221,7 @@ static void look_after(struct victim *v)
     case 2:
         sharena_stats_read(v->heap, &stats);
         sharena_process_list(v->heap, ignore_process, NULL);
+        sharena_ticket_list(v->heap, ignore_ticket, NULL);
         break;
     case 3:
         sharena_block_list(v->heap, 0, ignore_block, NULL);
@@ -180,7 +237,7 @@ static void call_something(struct victim *v)
     char name[2] = {(char)('a' + i), 0}, payload[SHARENA_PAYLOAD];
     size_t payload_size = sizeof payload;
     sharena_block block;
-    switch (draw(v, 18)) {
+    switch (draw(v, 19)) {
     case 0:
         if (sharena_acquire(v->heap, &v->handles[i], &block) == 0)
             check_inside(v, &block);
@@ -193,9 +250,6 @@ static void call_something(struct victim *v)
         break;
     case 3:
         sharena_ticket_expire(v->heap, draw(v, 2) * 100000, NULL);
-        break;
-    case 4:
-        sharena_ticket_list(v->heap, ignore_ticket, NULL);
         break;
     case 5:
         sharena_name_set(v->heap, name, v->blocks[i], payload, 0);
@@ -228,6 +282,10 @@ static void call_something(struct victim *v)
         break;
     case 15:
         allocate_some(v, i);
+        break;
+    case 4:
+    case 16:
+        send(v, i);
         break;
     default:
         sharena_release(v->heap, v->blocks[i]);

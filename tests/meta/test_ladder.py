@@ -11,7 +11,7 @@ SYSTEM = {"sys.c", "proc.c", "room.c"}
 LIBC = set(
     """
     __errno_location __libc_single_threaded aligned_alloc calloc malloc realloc free
-    memchr memcmp memcpy memmove memset
+    memchr memcmp memcpy memmove memset qsort
     snprintf vsnprintf strcmp strerror strlen strncmp strncpy strnlen strspn
     pthread_atfork pthread_getspecific pthread_key_create pthread_key_delete
     pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_trylock
