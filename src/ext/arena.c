@@ -12,6 +12,7 @@
 #include "ext.h"
 
 _Thread_local int ext_uninterruptible EXT_TLS;
+_Thread_local int ext_patient EXT_TLS;
 
 static ext_arena *registry;
 

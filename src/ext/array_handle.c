@@ -7,7 +7,7 @@
  * that has it open.  The flag DEFAULT says that the heap is its sender's default heap,
  * which a receiver whose own default heap is untouched then joins (default_heap.c).
  */
-#include "ext.h"
+#include "message.h"
 
 #define MAGIC "Sha\2"
 #define HANDLE_AT 6 /* offset of the sharena_handle */
@@ -32,7 +32,7 @@ static int write_head(ext_state *st, ext_writer *w, const ext_arena *arena)
 /* Everything but the handle itself, so that nothing is exported when the dtype has no
  * code. */
 static int make(ext_state *st, PyArrayObject *array, ext_arena *arena, const sharena_block *block,
-                unsigned uses, int beside_allowed, PyObject **out)
+                unsigned uses, ext_message *message, int beside_allowed, PyObject **out)
 {
     ext_writer w;
     ext_writer_init(&w);
@@ -51,7 +51,8 @@ static int make(ext_state *st, PyArrayObject *array, ext_arena *arena, const sha
     if (status <= 0)
         return status;
     sharena_handle handle;
-    int code = sharena_export(arena->core, block->start, uses, &handle);
+    int code = message == NULL ? sharena_export(arena->core, block->start, uses, &handle)
+                               : ext_message_export(message, arena, block, &handle);
     if (code != 0) {
         Py_DECREF(bytes);
         ext_raise(st, code);
@@ -62,14 +63,14 @@ static int make(ext_state *st, PyArrayObject *array, ext_arena *arena, const sha
     return status;
 }
 
-int ext_handle_make(ext_state *st, PyArrayObject *array, unsigned uses, PyObject **out,
-                    PyObject **dtype)
+int ext_handle_make(ext_state *st, PyArrayObject *array, unsigned uses, ext_message *message,
+                    PyObject **out, PyObject **dtype)
 {
     ext_arena *arena;
     sharena_block block;
     if (!ext_locate(array, &arena, &block))
         return 0;
-    int status = make(st, array, arena, &block, uses, dtype != NULL, out);
+    int status = make(st, array, arena, &block, uses, message, dtype != NULL, out);
     if (status > 0) {
         ext_arena_pin(arena); /* the receiver may come to us for the file */
         if (arena == st->default_arena)
@@ -89,7 +90,7 @@ void ext_handle_give_back(PyObject *bytes)
     ext_arena *arena = ext_arena_by_uuid(handle.heap);
     if (arena == NULL)
         return;
-    (void)sharena_give_back(arena->core, &handle); /* at worst it expires */
+    (void)sharena_give_back(arena->core, &handle);
     ext_arena_unref(arena);
 }
 
@@ -102,7 +103,7 @@ typedef struct {
     ext_description array;
 } message;
 
-static int read_message(ext_reader *r, message *m)
+static int read_head(ext_reader *r, message *m)
 {
     uint8_t head[HANDLE_AT];
     if (ext_read(r, head, sizeof head) < 0 || memcmp(head, MAGIC, 3) != 0) {
@@ -123,7 +124,12 @@ static int read_message(ext_reader *r, message *m)
         return -1;
     }
     m->name[head[5]] = '\0';
-    return ext_description_read(r, &m->array);
+    return 0;
+}
+
+static int read_message(ext_reader *r, message *m)
+{
+    return read_head(r, m) < 0 ? -1 : ext_description_read(r, &m->array);
 }
 
 /* The heap by its name, which another heap may bear by now. */
@@ -166,6 +172,26 @@ static ext_arena *find_heap(ext_state *st, const message *m)
     if (arena != NULL)
         ext_arena_pin(arena);
     return arena;
+}
+
+/* Found by their first bytes.  What only looks like a handle names no live ticket. */
+void ext_handles_keep(ext_state *st, const uint8_t *bytes, size_t size)
+{
+    const uint8_t *end = bytes + size;
+    while (bytes != NULL &&
+           (bytes = memmem(bytes, (size_t)(end - bytes), MAGIC, sizeof MAGIC - 1)) != NULL) {
+        ext_reader reader = {bytes, end};
+        message m;
+        ext_arena *arena = NULL;
+        if (read_head(&reader, &m) == 0)
+            arena = find_heap(st, &m); /* one that forwards need not use it itself */
+        PyErr_Clear();
+        bytes++;
+        if (arena == NULL)
+            continue;
+        (void)sharena_handle_keep(arena->core, &m.handle);
+        ext_arena_unref(arena);
+    }
 }
 
 static int take_dtype(message *m, PyObject *dtype)

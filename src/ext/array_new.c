@@ -75,16 +75,29 @@ static int count_bytes(npy_intp bytes, int nd, const npy_intp *dims, size_t *out
     return 0;
 }
 
+static int is_shortage(int code)
+{
+    return code == SHARENA_EFULL || code == SHARENA_ENOSPACE || code == SHARENA_EROOM ||
+           code == SHARENA_ERESERVE;
+}
+
 /* One reference of this process to a new core block. */
 static void *allocate(ext_state *st, ext_arena *arena, size_t bytes, unsigned flags)
 {
     void *start;
-    int code;
+    int code = SHARENA_EFULL;
     if (bytes < EXT_BLOCKING_BYTES) {
         code = sharena_allocate(arena->core, bytes, 0, flags, &start);
-    } else {
+        if ((++st->made & 255) == 0)
+            sharena_tend(arena->core);
+    }
+    if (is_shortage(code)) { /* or too large to hold the others up */
         Py_BEGIN_ALLOW_THREADS
+        if (bytes >= EXT_BLOCKING_BYTES)
+            sharena_tend(arena->core);
+        ext_patient = 1;
         code = sharena_allocate(arena->core, bytes, 0, flags, &start);
+        ext_patient = 0;
         Py_END_ALLOW_THREADS
     }
     if (code != 0) {

@@ -118,6 +118,8 @@ static inline void ext_arena_unref(ext_arena *arena)
  * block, since every release of an array passes it. */
 #define EXT_TLS __attribute__((tls_model("initial-exec")))
 extern _Thread_local int ext_uninterruptible EXT_TLS;
+/* Whether this thread may wait for the judge (judge.h), a second or so: it holds no GIL. */
+extern _Thread_local int ext_patient EXT_TLS;
 
 /* ---- module state ---- */
 
@@ -132,18 +134,30 @@ struct ext_state {
     PyObject *errors[EXT_ERROR_COUNT];
     PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type;
     PyTypeObject *rebuild_type; /* what handles are loaded by */
-    PyObject *stock_loads;      /* pickle.loads */
-    PyObject *subclasses;       /* set of the subclasses of ndarray that go by handle */
-    PyTypeObject *stats_type, *class_type, *process_type, *ticket_type, *block_info_type;
-    PyObject *default_heap;     /* Heap object or NULL */
-    ext_arena *default_arena;   /* its arena while it is open, borrowed */
-    int default_made_here;      /* not joined through the environment */
-    int default_used;           /* something was allocated in it, or it was exported */
-    int trace;                  /* SHARENA_TRACE */
-    Py_ssize_t warn_bytes;      /* SHARENA_WARN_BYVALUE, 0: never */
-    ext_sent sent;              /* by EXT_COUNT_ADD */
-    PyObject *by_value;         /* context variable: arrays travel by value */
-    PyObject *lost_memory;      /* the Lost of last resort */
+    PyTypeObject *message_type, *dispatch_type;
+    PyObject *forking, *pickler, *pickler_dump; /* ForkingPickler, and what it is derived from */
+    PyObject *reducers, *copyreg; /* tables of its reducers */
+    PyObject *table_member; /* `dispatch_table` of the C pickler */
+    PyObject *reduce_array;
+    int protocol; /* pickle.DEFAULT_PROTOCOL */
+    PyObject *keepers; /* tuple of code objects that keeps_bytes is asked about */
+    PyObject *name_dump, *name_dispatch; /* interned */
+    PyObject *keeps_bytes; /* of a frame: are the bytes its own? */
+    PyObject *stock_loads; /* pickle.loads */
+    PyObject *subclasses; /* set of the subclasses of ndarray that go by handle */
+    PyTypeObject *waiting_type, *stats_type, *class_type, *process_type, *ticket_type,
+        *block_info_type;
+    PyObject *default_heap; /* Heap object or NULL */
+    ext_arena *default_arena; /* its arena while it is open, borrowed */
+    int default_made_here; /* not joined through the environment */
+    int default_used; /* something was allocated in it, or it was exported */
+    int trace; /* SHARENA_TRACE */
+    unsigned made; /* small arrays, so far: sharena_tend() now and then */
+    int warned_limit; /* that handles ran out */
+    Py_ssize_t warn_bytes; /* SHARENA_WARN_BYVALUE, 0: never */
+    ext_sent sent; /* by EXT_COUNT_ADD */
+    PyObject *by_value; /* context variable: arrays travel by value */
+    PyObject *lost_memory; /* the Lost of last resort */
     PyArray_Descr *float64;
 #ifndef Py_GIL_DISABLED
     struct {
@@ -360,11 +374,15 @@ PyArrayObject *ext_description_over(ext_description *, PyObject *block);
  * its arena in *arena; 0: not shared. */
 int ext_locate(PyArrayObject *, ext_arena **arena, sharena_block *);
 
+struct ext_message;
 /* Handle bytes for an array: 1 and *out; 0: not shared, or its dtype has no code; -1.
+ * For one load as a part of the message, or without one for `uses` loads.
  * *dtype: new reference to the dtype that must travel beside, or NULL; a NULL pointer
  * forbids that. */
-int ext_handle_make(ext_state *, PyArrayObject *, unsigned uses, PyObject **out,
-                    PyObject **dtype);
+int ext_handle_make(ext_state *, PyArrayObject *, unsigned uses, struct ext_message *,
+                    PyObject **out, PyObject **dtype);
+/* Whatever handles are in these bytes are of unknown channel from now on. */
+void ext_handles_keep(ext_state *, const uint8_t *bytes, size_t size);
 /* Gives back what a handle that was never sent would have covered. */
 void ext_handle_give_back(PyObject *bytes);
 PyObject *ext_handle_load(ext_state *, PyObject *bytes, PyObject *dtype);
@@ -382,7 +400,7 @@ PyObject *ext_lost_from_error(ext_state *);
 
 typedef struct {
     PyObject_HEAD ext_arena *arena; /* NULL: closed */
-    PyObject *name;   /* str or None */
+    PyObject *name; /* str or None */
     uint8_t uuid[16];
     uint64_t limit_bytes; /* 0: not read yet */
 } ext_heap;
@@ -408,6 +426,8 @@ PyObject *ext_heap_create(PyObject *, PyObject *, PyObject *);
 PyObject *ext_heap_attach(PyObject *, PyObject *, PyObject *);
 
 PyObject *ext_heap_stats(PyObject *, PyObject *);
+PyObject *ext_heap_waiting(ext_state *, ext_arena *); /* heap_waiting.c */
+const char *ext_place_text(uint32_t kind); /* heap_report.c */
 PyObject *ext_heap_check(PyObject *, PyObject *);
 PyObject *ext_heap_processes(PyObject *, PyObject *);
 PyObject *ext_heap_blocks(PyObject *, PyObject *, PyObject *);
@@ -429,6 +449,7 @@ void ext_default_closed(ext_state *, ext_heap *);
 /* ---- functions of the module ---- */
 
 int ext_reduce_init(ext_state *, PyObject *module);
+int ext_dumps_init(ext_state *, PyObject *module);
 int ext_receive_init(ext_state *, PyObject *module);
 int ext_share_init(ext_state *, PyObject *module);
 
@@ -449,11 +470,12 @@ EXT_FAST(load);
 EXT_FAST(share);
 EXT_FAST(handle);
 EXT_FAST(reduce_array);
-EXT_FAST(loads);
+EXT_FAST(dumps);
 PyObject *ext_is_shared(PyObject *, PyObject *);
 PyObject *ext_by_handle(PyObject *, PyObject *);
 PyObject *ext_attach(PyObject *, PyObject *);
 PyObject *ext_sent_counts(PyObject *, PyObject *);
+EXT_FAST(loads);
 PyObject *ext_latest_lost(PyObject *, PyObject *);
 
 /* ---- judge_py.c ---- */

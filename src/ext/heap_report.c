@@ -121,14 +121,29 @@ static PyObject *process_object(ext_state *st, const void *item)
     return sequence_from(st->process_type, values, 8);
 }
 
+const char *ext_place_text(uint32_t kind)
+{
+    static const char *const texts[] = {"", "open", "loose", "pipe", "socket", "child"};
+    return kind < sizeof texts / sizeof texts[0] ? texts[kind] : "";
+}
+
 static PyObject *ticket_object(ext_state *st, const void *item)
 {
     const sharena_ticket *t = item;
-    PyObject *values[] = {from_u64(t->entry),           from_u64(t->offset),
-                          from_u64(t->number),          from_u64(t->size_bytes),
-                          seconds_from_ns(t->made_ns),  from_u64(t->uses),
-                          PyLong_FromLong(t->exporter), PyBool_FromLong(t->exporter_alive)};
-    return sequence_from(st->ticket_type, values, 8);
+    uint64_t channel = t->place.kind == SHARENA_PLACE_CHILD ? (uint32_t)t->place.where
+                                                            : t->place.id;
+    PyObject *values[] = {from_u64(t->entry),
+                          from_u64(t->offset),
+                          from_u64(t->number),
+                          from_u64(t->size_bytes),
+                          seconds_from_ns(t->made_ns),
+                          from_u64(t->uses),
+                          PyLong_FromLong(t->exporter),
+                          PyBool_FromLong(t->exporter_alive),
+                          text_from(ext_place_text(t->place.kind)),
+                          from_u64(channel),
+                          PyBool_FromLong(t->alone)};
+    return sequence_from(st->ticket_type, values, 11);
 }
 
 static PyObject *block_object(ext_state *st, const void *item)
@@ -267,8 +282,15 @@ PyObject *ext_heap_stats(PyObject *self, PyObject *unused)
     ext_state *st = ext_state_of_object(self);
     ext_heap *heap = (ext_heap *)self;
     sharena_stats s;
-    if (ext_heap_read(st, heap, &s) < 0)
+    ext_arena *arena = ext_heap_arena(st, heap);
+    if (arena == NULL)
         return NULL;
+    PyObject *waiting = ext_heap_waiting(st, arena);
+    ext_arena_unref(arena);
+    if (waiting == NULL || ext_heap_read(st, heap, &s) < 0) {
+        Py_XDECREF(waiting);
+        return NULL;
+    }
     const ext_sent *sent = &st->sent;
     PyObject *values[] = {
         Py_NewRef(heap->name),
@@ -296,6 +318,7 @@ PyObject *ext_heap_stats(PyObject *self, PyObject *unused)
         from_u64(sent->handle_bytes),
         from_u64(sent->value_arrays),
         from_u64(sent->value_bytes),
+        waiting,
     };
     return sequence_from(st->stats_type, values, sizeof values / sizeof values[0]);
 }

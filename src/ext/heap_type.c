@@ -165,8 +165,11 @@ static PyObject *heap_reap(PyObject *self, PyObject *unused)
         return NULL;
     unsigned reaped = 0;
     int code;
+    (void)PyGC_Collect(); /* ends of pipes that only a cycle of garbage keeps open */
     Py_BEGIN_ALLOW_THREADS
+    ext_patient = 1;
     code = sharena_reap(arena->core, &reaped);
+    ext_patient = 0;
     Py_END_ALLOW_THREADS
     PyObject *result = code == 0 ? PyLong_FromUnsignedLong(reaped) : ext_raise(st, code);
     ext_arena_unref(arena);

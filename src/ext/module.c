@@ -3,7 +3,8 @@
  * The module needs no GIL.  It is bound to the main interpreter, as NumPy is.
  */
 #define EXT_IMPORTS_NUMPY
-#include "ext.h"
+#include "judge.h"
+#include "message.h"
 
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -27,6 +28,20 @@ static int interrupted(void *unused)
     int stop = !PyErr_Occurred() && PyErr_CheckSignals() < 0;
     PyGILState_Release(gil);
     return stop;
+}
+
+/* Nobody waits for the judge while the others wait for the GIL. */
+static int judge(const sharena_inquiry *inquiry, void *unused)
+{
+    sharena_inquiry mine = *inquiry;
+    if (!ext_patient)
+        mine.patient = 0;
+    return ext_judge(&mine, unused);
+}
+
+static int judge_interrupted(void)
+{
+    return interrupted(NULL);
 }
 
 #define FAST(name, doc) {#name, EXT_METHOD(ext_##name), METH_FASTCALL | METH_KEYWORDS, doc}
@@ -117,7 +132,7 @@ static PyMethodDef functions[] = {
          "Parameters\n----------\n"
          "a : numpy.ndarray\n    Any view of an array in shared memory.\n"
          "uses : int\n"
-         "    How many loads (1 to 16) the handle keeps the array for.  Later ones work\n"
+         "    How many loads (1 to 65535) the handle keeps the array for.  Later ones work\n"
          "    as long as somebody has the array.\n\n"
          "Raises\n------\n"
          "ValueError\n    Not in shared memory, empty, or of a dtype NumPy does not define.\n"
@@ -155,6 +170,23 @@ static PyMethodDef functions[] = {
      "sent($module, /)\n--\n\n"
      "How many arrays, and bytes of array data, this process has sent by handle and by\n"
      "value."},
+    /* For _transit.py; its docstrings say what they are for. */
+    FAST(dumps, "dumps($module, /, cls, obj, protocol=None)\n--\n\n"
+                "`ForkingPickler.dumps`: the bytes of a message, which know its arrays."),
+    {"_own_pickling", ext_own_pickling, METH_VARARGS,
+     "Take over ForkingPickler's work: its class, its base, both tables, and the default "
+     "protocol."},
+    {"_set_keepers", ext_set_keepers, METH_VARARGS,
+     "Code that may be the only owner of what it pickles, and who decides whether it is."},
+    {"_dumps_with", ext_dumps_with, METH_VARARGS,
+     "`dumps` by the pickler that a function makes of the file it is given."},
+    {"_dump", ext_dump, METH_VARARGS, "`ForkingPickler.dump`."},
+    {"_send_message", ext_send_message, METH_VARARGS,
+     "Send bytes of `dumps` to a descriptor; False if they hold no arrays of ours."},
+    {"_launch", ext_launch, METH_VARARGS,
+     "Call `Popen._launch`: the arrays among the arguments belong to the child."},
+    {"_keep_handles", ext_keep_handles, METH_O,
+     "Note that these bytes were taken out of a channel without being loaded."},
     {"_place_of", ext_judge_place_of, METH_O,
      "_place_of($module, fd, /)\n--\n\n"
      "(kind, id, where) of a message written to the descriptor; the kind is 'loose' in\n"
@@ -220,8 +252,20 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->lost_type);
     Py_VISIT(st->by_value_type);
     Py_VISIT(st->rebuild_type);
+    Py_VISIT(st->message_type);
+    Py_VISIT(st->dispatch_type);
+    Py_VISIT(st->forking);
+    Py_VISIT(st->pickler);
+    Py_VISIT(st->pickler_dump);
+    Py_VISIT(st->reducers);
+    Py_VISIT(st->copyreg);
+    Py_VISIT(st->keeps_bytes);
+    Py_VISIT(st->keepers);
+    Py_VISIT(st->reduce_array);
+    Py_VISIT(st->table_member);
     Py_VISIT(st->stock_loads);
     Py_VISIT(st->subclasses);
+    Py_VISIT(st->waiting_type);
     Py_VISIT(st->stats_type);
     Py_VISIT(st->class_type);
     Py_VISIT(st->process_type);
@@ -258,8 +302,22 @@ static int clear(PyObject *module)
     Py_CLEAR(st->lost_type);
     Py_CLEAR(st->by_value_type);
     Py_CLEAR(st->rebuild_type);
+    Py_CLEAR(st->message_type);
+    Py_CLEAR(st->dispatch_type);
+    Py_CLEAR(st->forking);
+    Py_CLEAR(st->pickler);
+    Py_CLEAR(st->pickler_dump);
+    Py_CLEAR(st->reducers);
+    Py_CLEAR(st->copyreg);
+    Py_CLEAR(st->name_dump);
+    Py_CLEAR(st->name_dispatch);
+    Py_CLEAR(st->keeps_bytes);
+    Py_CLEAR(st->keepers);
+    Py_CLEAR(st->reduce_array);
+    Py_CLEAR(st->table_member);
     Py_CLEAR(st->stock_loads);
     Py_CLEAR(st->subclasses);
+    Py_CLEAR(st->waiting_type);
     Py_CLEAR(st->stats_type);
     Py_CLEAR(st->class_type);
     Py_CLEAR(st->process_type);
@@ -312,11 +370,14 @@ static int run(PyObject *module)
     if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
         ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
+        ext_message_init(st, module) < 0 || ext_dumps_init(st, module) < 0 ||
         ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;
     sharena_set_interrupt(interrupted, NULL);
+    sharena_set_judge(judge, NULL);
+    ext_judge_set_interrupt(judge_interrupted);
     /* So that every descendant finds the same heap.  A failure is not the import's: who
      * needs the default heap tries again, and gets the error. */
     if (ext_default_heap(st) == NULL)

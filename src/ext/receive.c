@@ -15,7 +15,7 @@
  * without looking for a reducer of it, and imports a name without a dot once, not part by
  * part.  Together that is a fifth of the time of dumps() and loads().
  */
-#include "ext.h"
+#include "message.h"
 
 /* An exception is about to be dropped: Ctrl-C comes again at the next bytecode. */
 static void repeat_interrupt(void)
@@ -51,14 +51,21 @@ static PyObject *load_and_keep(ext_state *st, PyObject *handle, PyObject *dtype)
     return array;
 }
 
+static PyObject *load_or_lose(ext_state *st, PyObject *handle, PyObject *dtype)
+{
+    PyObject *array = load_and_keep(st, handle, dtype);
+    if (array != NULL)
+        return array;
+    repeat_interrupt();
+    return ext_lost_from_error(st);
+}
+
 static PyObject *rebuild_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     ext_state *st = PyType_GetModuleState(type);
-    PyObject *handle, *dtype, *array = NULL;
+    PyObject *handle, *dtype;
     if (rebuild_arguments(args, kwargs, &handle, &dtype))
-        array = load_and_keep(st, handle, dtype);
-    if (array != NULL)
-        return array;
+        return load_or_lose(st, handle, dtype);
     repeat_interrupt();
     return ext_lost_from_error(st);
 }
@@ -155,10 +162,39 @@ static PyObject *load_again(ext_scope *scope, PyObject *first, PyObject *const *
     return result;
 }
 
+/* The handle in the pickle of an array alone, or NULL: it is something else. */
+static PyObject *handle_alone(PyObject *data)
+{
+    static const char before[] = EXT_ALONE_BEFORE, after[] = EXT_ALONE_AFTER;
+    const size_t head = sizeof before - 1, tail = sizeof after - 1;
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        PyErr_Clear(); /* pickle.loads() says what is wrong */
+        return NULL;
+    }
+    const uint8_t *bytes = view.buf;
+    size_t size = (size_t)view.len;
+    PyObject *handle = NULL;
+    if (size > head + 1 + tail && memcmp(bytes, before, head) == 0 &&
+        size == head + 1 + bytes[head] + tail && memcmp(bytes + size - tail, after, tail) == 0) {
+        handle = PyBytes_FromStringAndSize((const char *)bytes + head + 1, bytes[head]);
+        if (handle == NULL)
+            PyErr_Clear();
+    }
+    PyBuffer_Release(&view);
+    return handle;
+}
+
 PyObject *ext_loads(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    PyObject *stock = ext_state_of(module)->stock_loads;
-    PyObject *v[MOST], *list = NULL;
+    ext_state *st = ext_state_of(module);
+    PyObject *stock = st->stock_loads, *v[MOST], *list = NULL;
+    PyObject *alone = nargs == 1 && kwnames == NULL ? handle_alone(args[0]) : NULL;
+    if (alone != NULL) {
+        PyObject *array = load_or_lose(st, alone, NULL);
+        Py_DECREF(alone);
+        return array;
+    }
     if (kwnames != NULL) {
         int listed = list_buffers(args, nargs, kwnames, v, &list);
         if (listed < 0)

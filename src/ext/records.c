@@ -27,6 +27,16 @@ static PyStructSequence_Field stats_fields[] = {
     {"handle_bytes", "of array data, the same"},
     {"value_arrays", "arrays that this process has sent by value"},
     {"value_bytes", "of array data, the same"},
+    {"waiting", "a Waiting for each place where handles wait to be loaded, and why they do"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Field waiting_fields[] = {
+    {"place", "'open', 'loose', 'pipe', 'socket' or 'child'"},
+    {"channel", "of the pipe or socket, its inode; of the child, its process id; else 0"},
+    {"tickets", "handles there, one for each array and message"},
+    {"bytes", "in blocks that nothing else keeps"},
+    {"cause", "why they are kept, and until when"},
     {NULL, NULL},
 };
 
@@ -59,6 +69,9 @@ static PyStructSequence_Field ticket_fields[] = {
     {"uses", "loads not made yet"},
     {"exporter", "process id of its maker"},
     {"exporter_alive", "whether that still runs"},
+    {"place", "where it is: 'open', 'loose', 'pipe', 'socket' or 'child'"},
+    {"channel", "of the pipe or socket, its inode; of the child, its process id; else 0"},
+    {"alone", "whether nothing but tickets keeps the block"},
     {NULL, NULL},
 };
 
@@ -72,7 +85,7 @@ static PyStructSequence_Field block_fields[] = {
 
 /* ---- the repr of Stats ---- */
 
-#define LINE 80   /* columns */
+#define LINE 79   /* columns; the last one is for the parenthesis */
 #define INDENT 6  /* of "Stats(" */
 
 /* How many size classes there are, and how many of them have slabs. */
@@ -89,13 +102,21 @@ static PyObject *classes_text(PyObject *classes)
     return PyUnicode_FromFormat("<%zd of %zd in use>", used, all);
 }
 
+static PyObject *places_text(PyObject *waiting)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(waiting);
+    return PyUnicode_FromFormat("<%zd place%s>", n, n == 1 ? "" : "s");
+}
+
 /* "name=value", or an empty text for what is 0, None or empty. */
 static PyObject *field_text(const char *name, PyObject *value)
 {
     int is = PyObject_IsTrue(value);
     if (is <= 0)
         return is < 0 ? NULL : PyUnicode_FromString("");
-    PyObject *shown = PyTuple_CheckExact(value) ? classes_text(value) : PyObject_Repr(value);
+    PyObject *shown = strcmp(name, "classes") == 0   ? classes_text(value)
+                      : strcmp(name, "waiting") == 0 ? places_text(value)
+                                                     : PyObject_Repr(value);
     PyObject *text = shown == NULL ? NULL : PyUnicode_FromFormat("%s=%U", name, shown);
     Py_XDECREF(shown);
     return text;
@@ -152,13 +173,15 @@ static const struct {
     PyStructSequence_Desc desc;
 } records[] = {
     {offsetof(ext_state, stats_type),
-     {"sharena._core.Stats", "What Heap.stats() tells.", stats_fields, 25}},
+     {"sharena._core.Stats", "What Heap.stats() tells.", stats_fields, 26}},
+    {offsetof(ext_state, waiting_type),
+     {"sharena._core.Waiting", "Handles that wait in one place.", waiting_fields, 5}},
     {offsetof(ext_state, class_type),
      {"sharena._core.SizeClass", "Small blocks of one size.", class_fields, 4}},
     {offsetof(ext_state, process_type),
      {"sharena._core.Process", "A process that uses a heap.", process_fields, 8}},
     {offsetof(ext_state, ticket_type),
-     {"sharena._core.Ticket", "A handle in flight.", ticket_fields, 8}},
+     {"sharena._core.Ticket", "A handle in flight.", ticket_fields, 11}},
     {offsetof(ext_state, block_info_type),
      {"sharena._core.BlockInfo", "A live block.", block_fields, 4}},
 };

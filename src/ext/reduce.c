@@ -4,7 +4,7 @@
  * by_value() is a context variable: it holds for the code inside the `with`, also across
  * await, and for no other thread.  What a queue's feeder thread pickles later is not inside.
  */
-#include "ext.h"
+#include "message.h"
 
 #define PROTOCOL 4 /* any pickler of this millennium's Pythons can write it */
 
@@ -16,7 +16,8 @@ static void count(uint64_t *arrays, uint64_t *bytes, PyArrayObject *array)
     EXT_COUNT_ADD(bytes, (uint64_t)PyArray_NBYTES(array));
 }
 
-static PyObject *send_value(ext_state *st, PyArrayObject *array, int asked, PyObject *fallback)
+static PyObject *send_value(ext_state *st, PyArrayObject *array, int asked, PyObject *fallback,
+                            int protocol)
 {
     npy_intp bytes = PyArray_NBYTES(array);
     if (!asked && st->warn_bytes > 0 && bytes >= st->warn_bytes &&
@@ -25,7 +26,7 @@ static PyObject *send_value(ext_state *st, PyArrayObject *array, int asked, PyOb
     count(&st->sent.value_arrays, &st->sent.value_bytes, array);
     if (fallback != NULL && fallback != Py_None)
         return PyObject_CallOneArg(fallback, (PyObject *)array);
-    return PyObject_CallMethod((PyObject *)array, "__reduce_ex__", "i", PROTOCOL);
+    return PyObject_CallMethod((PyObject *)array, "__reduce_ex__", "i", protocol);
 }
 
 static int by_value_now(ext_state *st)
@@ -38,14 +39,14 @@ static int by_value_now(ext_state *st)
     return on;
 }
 
-static PyObject *send_handle(ext_state *st, PyArrayObject *array, PyObject *bytes,
-                             PyObject *dtype)
+static PyObject *send_handle(ext_state *st, PyArrayObject *array, ext_message *message,
+                             PyObject *bytes, PyObject *dtype)
 {
     PyObject *args = dtype == NULL ? PyTuple_Pack(1, bytes) : PyTuple_Pack(2, bytes, dtype);
     PyObject *result = args == NULL ? NULL : PyTuple_Pack(2, st->rebuild_type, args);
-    if (result == NULL)
-        ext_handle_give_back(bytes);
-    else
+    if (result == NULL && message == NULL)
+        ext_handle_give_back(bytes); /* else the whole message is */
+    if (result != NULL)
         count(&st->sent.handle_arrays, &st->sent.handle_bytes, array);
     Py_XDECREF(args);
     Py_DECREF(bytes);
@@ -53,12 +54,85 @@ static PyObject *send_handle(ext_state *st, PyArrayObject *array, PyObject *byte
     return result;
 }
 
+/* Whether it is only that no handle can be made: no room for a ticket, or a guest.  Then the
+ * array travels by value, with one warning for the process.  Never an exception, which a queue's
+ * feeder thread would swallow, with the message. */
+static int beyond_limit(ext_state *st)
+{
+    if (!PyErr_ExceptionMatches(st->errors[EXT_ERROR]) &&
+        !PyErr_ExceptionMatches(PyExc_MemoryError))
+        return 0;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (!st->warned_limit) {
+        st->warned_limit = 1;
+        if (PyErr_WarnFormat(st->errors[EXT_BY_VALUE], 1,
+                             "arrays travel by value, for no handle can be made: %S",
+                             value == NULL ? Py_None : value) < 0)
+            PyErr_Clear();
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return 1;
+}
+
+PyObject *ext_reduce_in(ext_state *st, PyArrayObject *array, ext_message *message,
+                        PyObject *fallback, int protocol)
+{
+    PyObject *bytes, *dtype;
+    int by_value = by_value_now(st);
+    if (by_value < 0)
+        return NULL;
+    /* A handle names a plain array; _subclasses.py takes others apart. */
+    int plain = PyArray_CheckExact(array), made = 0;
+    if (!by_value && plain)
+        made = ext_handle_make(st, array, 1, message, &bytes, &dtype);
+    if (made < 0 && !beyond_limit(st))
+        return NULL;
+    return made > 0 ? send_handle(st, array, message, bytes, dtype)
+                    : send_value(st, array, by_value, fallback, protocol);
+}
+
+static PyObject *attribute_or_null(PyObject *object, const char *name)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value == NULL)
+        PyErr_Clear();
+    return value;
+}
+
+/* Ours is reduce_array itself, or a functools.partial of it with a fallback. */
+int ext_reducer_is_ours(ext_state *st, PyObject *reducer)
+{
+    if (reducer == st->reduce_array)
+        return 1;
+    if (PyCFunction_Check(reducer) || PyFunction_Check(reducer))
+        return 0;
+    PyObject *function = attribute_or_null(reducer, "func");
+    int is = function == st->reduce_array;
+    Py_XDECREF(function);
+    return is;
+}
+
+PyObject *ext_reducer_fallback(PyObject *reducer)
+{
+    if (PyCFunction_Check(reducer))
+        return NULL;
+    PyObject *keywords = attribute_or_null(reducer, "keywords"), *fallback = NULL;
+    if (keywords != NULL && PyDict_Check(keywords))
+        fallback = PyDict_GetItemString(keywords, "fallback");
+    Py_XDECREF(keywords); /* the partial keeps it */
+    return fallback;
+}
+
 PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
                            PyObject *kwnames)
 {
     static const ext_signature signature = {"reduce_array", 1, 2, 2, {"a", "fallback"}};
     ext_state *st = ext_state_of(module);
-    PyObject *v[2], *bytes, *dtype;
+    PyObject *v[2];
     if (ext_arguments(&signature, args, nargs, kwnames, v) < 0)
         return NULL;
     if (!PyArray_Check(v[0])) {
@@ -66,16 +140,18 @@ PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t n
                      Py_TYPE(v[0])->tp_name);
         return NULL;
     }
-    PyArrayObject *array = (PyArrayObject *)v[0];
+    return ext_reduce_in(st, (PyArrayObject *)v[0], ext_message_now, v[1], PROTOCOL);
+}
+
+int ext_reduce_alone(ext_state *st, PyArrayObject *array, ext_message *message, PyObject **out)
+{
     int by_value = by_value_now(st);
-    if (by_value < 0)
-        return NULL;
-    /* A handle names a plain array; _subclasses.py takes others apart. */
-    int plain = PyArray_CheckExact(array);
-    int made = by_value || !plain ? 0 : ext_handle_make(st, array, 1, &bytes, &dtype);
-    if (made < 0)
-        return NULL;
-    return made ? send_handle(st, array, bytes, dtype) : send_value(st, array, by_value, v[1]);
+    if (by_value != 0)
+        return by_value < 0 ? -1 : 0;
+    int made = ext_handle_make(st, array, 1, message, out, NULL);
+    if (made > 0 && PyBytes_GET_SIZE(*out) <= UINT8_MAX)
+        count(&st->sent.handle_arrays, &st->sent.handle_bytes, array);
+    return made < 0 && beyond_limit(st) ? 0 : made;
 }
 
 PyObject *ext_by_handle(PyObject *module, PyObject *object)
@@ -183,6 +259,7 @@ static PyType_Spec by_value_spec = {
 
 int ext_reduce_init(ext_state *st, PyObject *module)
 {
+    st->reduce_array = PyObject_GetAttrString(module, "reduce_array");
     st->by_value = PyContextVar_New("sharena.by_value", Py_False);
     st->by_value_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &by_value_spec, NULL);
     if (st->by_value == NULL || st->by_value_type == NULL)

@@ -116,8 +116,8 @@ static int parse_uses(PyObject *value, unsigned *uses)
     long n = PyLong_AsLong(value);
     if (n == -1 && PyErr_Occurred())
         return -1;
-    if (n < 1 || n > 16) {
-        PyErr_Format(PyExc_ValueError, "uses must be from 1 to 16, got %ld", n);
+    if (n < 1 || n > UINT16_MAX) {
+        PyErr_Format(PyExc_ValueError, "uses must be from 1 to %d, got %ld", UINT16_MAX, n);
         return -1;
     }
     *uses = (unsigned)n;
@@ -170,9 +170,10 @@ PyObject *ext_handle(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
     unsigned uses;
     if (ext_arguments(&signature, args, nargs, kwnames, v) < 0 || parse_uses(v[1], &uses) < 0)
         return NULL;
-    int status = PyArray_Check(v[0]) ? ext_handle_make(ext_state_of(module),
-                                                       (PyArrayObject *)v[0], uses, &bytes, NULL)
-                                     : 0;
+    int status = PyArray_Check(v[0])
+                     ? ext_handle_make(ext_state_of(module), (PyArrayObject *)v[0], uses, NULL,
+                                       &bytes, NULL)
+                     : 0;
     if (status == 0)
         return refuse_handle(v[0]);
     return status < 0 ? NULL : bytes;

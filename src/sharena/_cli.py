@@ -163,6 +163,8 @@ def _describe(report: Report, blocks: int | None) -> dict[str, Any]:
             "age_s": round(time.time() - ticket.made, 3),
             "exporter": ticket.exporter,
             "exporter_alive": ticket.exporter_alive,
+            "place": ticket.place,
+            "channel": ticket.channel,
         }
         for ticket in heap.tickets()
     ]
@@ -251,13 +253,26 @@ def _process_line(process: dict[str, Any]) -> str:
     return "  ".join([*words, *(f"[{note}]" for note in notes)])
 
 
+TICKETS_SHOWN = 20
+PLACES = {
+    "open": "being written",
+    "loose": "of unknown channel",
+    "pipe": "in pipe {}",
+    "socket": "in socket {}",
+    "child": "for pid {}",
+}
+
+
 def _print_tickets(tickets: list[dict[str, Any]]) -> None:
-    for ticket in tickets:
+    for ticket in tickets[:TICKETS_SHOWN]:
         dead = "" if ticket["exporter_alive"] else " (dead)"
         print(
-            f"  handle in flight: {_size(ticket['size_bytes'])}, {ticket['uses']} uses, "
-            f"{_age(ticket['age_s'])} old, made by pid {ticket['exporter']}{dead}"
+            f"  handle on its way: {_size(ticket['size_bytes'])}, {ticket['uses']} uses, "
+            f"{_age(ticket['age_s'])} old, {PLACES[ticket['place']].format(ticket['channel'])}, "
+            f"made by pid {ticket['exporter']}{dead}"
         )
+    if len(tickets) > TICKETS_SHOWN:
+        print(f"  and {len(tickets) - TICKETS_SHOWN} more handles")
 
 
 def _print_blocks(blocks: list[dict[str, Any]]) -> None:

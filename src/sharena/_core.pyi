@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType, TracebackType
+from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import (
     Any,
     Final,
@@ -200,6 +200,30 @@ def loads(
 def latest_lost() -> Lost | None: ...
 def sent() -> dict[str, int]: ...
 
+# What _transit.py hooks into multiprocessing.
+@final
+class Message:
+    def write(self, data: ReadableBuffer, /) -> int: ...
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+        def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+def dumps(cls: type, obj: Any, protocol: int | None = None) -> memoryview: ...
+def _own_pickling(
+    forking: type,
+    pickler: type,
+    extra: dict[type, Callable[[Any], Any]],
+    copyreg: dict[type, Callable[[Any], Any]],
+    protocol: int,
+    /,
+) -> None: ...
+def _set_keepers(codes: tuple[CodeType, ...], keeps: Callable[[FrameType], bool], /) -> None: ...
+def _dumps_with(make: Callable[[Message], Any], obj: Any, protocol: int, /) -> memoryview: ...
+def _dump(pickler: Any, obj: Any, dump: Callable[..., Any] = ..., /) -> None: ...
+def _send_message(fd: int, buf: ReadableBuffer, /) -> bool: ...
+def _launch(original: Callable[..., Any], popen: Any, process: Any, /) -> Any: ...
+def _keep_handles(data: ReadableBuffer, /) -> None: ...
+
 # Who can still read a message: for tests, and for what people are told.
 
 _Place: TypeAlias = tuple[str, int, int]  # kind, id, where
@@ -338,6 +362,7 @@ class Stats(structseq[Any], tuple[Any, ...]):
         "handle_bytes",
         "value_arrays",
         "value_bytes",
+        "waiting",
     )
     @property
     def name(self) -> str | None: ...
@@ -389,6 +414,28 @@ class Stats(structseq[Any], tuple[Any, ...]):
     def value_arrays(self) -> int: ...
     @property
     def value_bytes(self) -> int: ...
+    @property
+    def waiting(self) -> tuple[Waiting, ...]: ...
+
+@final
+class Waiting(structseq[Any], tuple[Any, ...]):
+    __match_args__: Final = (
+        "place",
+        "channel",
+        "tickets",
+        "bytes",
+        "cause",
+    )
+    @property
+    def place(self) -> str: ...
+    @property
+    def channel(self) -> int: ...
+    @property
+    def tickets(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def cause(self) -> str: ...
 
 @final
 class SizeClass(structseq[Any], tuple[Any, ...]):
@@ -447,6 +494,9 @@ class Ticket(structseq[Any], tuple[Any, ...]):
         "uses",
         "exporter",
         "exporter_alive",
+        "place",
+        "channel",
+        "alone",
     )
     @property
     def entry(self) -> int: ...
@@ -464,6 +514,12 @@ class Ticket(structseq[Any], tuple[Any, ...]):
     def exporter(self) -> int: ...
     @property
     def exporter_alive(self) -> bool: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def channel(self) -> int: ...
+    @property
+    def alone(self) -> bool: ...
 
 @final
 class BlockInfo(structseq[Any], tuple[Any, ...]):

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _subclasses
+from . import _core, _subclasses, _transit
 from ._imports import when_imported
 
 __all__ = ["install"]
 
 Reducer = Callable[[Any], Any]
 
-LOKY = ("loky.backend.reduction", "joblib.externals.loky.backend.reduction")
+LOKY = ("loky.backend.", "joblib.externals.loky.backend.")
 
 _tables: list[dict[type, Reducer]] = []
 _reducers: dict[type, Callable[..., Any]] = {np.ndarray: _core.reduce_array}
@@ -54,8 +54,14 @@ def install() -> None:
         # The standard library is frozen, and such loaders may refuse to be waited for.
         importlib.import_module("multiprocessing.reduction")
     when_imported("multiprocessing.reduction", _add_multiprocessing)
-    for name in LOKY:
-        when_imported(name, _add_loky)
+    when_imported("multiprocessing.connection", _transit.hook_connection)
+    when_imported("multiprocessing.queues", _transit.hook_queues)
+    when_imported("multiprocessing.popen_spawn_posix", _transit.hook_launcher)
+    when_imported("multiprocessing.popen_forkserver", _transit.hook_launcher)
+    for package in LOKY:
+        when_imported(package + "reduction", _add_loky)
+        when_imported(package + "queues", _transit.hook_loky_queues)
+        when_imported(package + "popen_loky_posix", _transit.hook_launcher)
     _subclasses.install(_register)
 
 
@@ -78,10 +84,13 @@ def _register(kind: type, reducer: Callable[..., Any]) -> None:
 
 
 def _add_multiprocessing(module: ModuleType) -> None:
-    _open(module.ForkingPickler._extra_reducers)
-    if module.ForkingPickler.loads is pickle.loads:
-        module.ForkingPickler.loads = staticmethod(_core.loads)
+    forking = module.ForkingPickler
+    _open(forking._extra_reducers)
+    _transit.hook_pickler(module)
+    if forking.loads is pickle.loads:
+        forking.loads = staticmethod(_core.loads)
 
 
 def _add_loky(module: ModuleType) -> None:
     _open(module._dispatch_table)
+    _transit.hook_loky_reduction(module)

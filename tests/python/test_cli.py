@@ -104,7 +104,8 @@ def test_ls_for_people(cli, holder):
     text = done.stdout
     assert f"pid {holder.stopped}" in text
     assert "[stopped]" in text
-    assert "handle in flight" in text
+    assert "handle on its way" in text
+    assert "of unknown channel" in text
     assert "held by" in text
     assert "Traceback" not in done.stderr
 

@@ -171,6 +171,10 @@ def test_the_repr_of_stats_fits_a_screen(heap):
     everything = {name: getattr(stats, name) for name in type(stats).__match_args__}
     classes = everything.pop("classes")
     assert shown.pop("classes") == f"<3 of {len(classes)} in use>"
+    [waiting] = everything.pop("waiting")
+    assert (waiting.place, waiting.tickets, waiting.bytes) == ("loose", 1, 0)
+    assert f"process {os.getpid()} lives" in waiting.cause
+    assert shown.pop("waiting") == "<1 place>"
     assert shown == {name: repr(value) for name, value in everything.items() if value}
     assert stats.__repr__() == str(stats) == text
     assert [size.blocks for size in stats.classes if size.slabs] == [1, 1, 1]

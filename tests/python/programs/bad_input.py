@@ -232,7 +232,7 @@ def case_too_many_names():
 
 def case_too_many_handles():
     """Refused when the table is full; every handle made before it still works."""
-    crowded = sharena.Heap.create()
+    crowded = sharena.Heap.create(limit="8MiB", reserve="8MiB")  # a small table
     handles = []
     error = None
     while error is None:
