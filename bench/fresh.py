@@ -54,6 +54,23 @@ def read(handle: str, path: str, memmap_first: str) -> dict[str, float]:
     return figures
 
 
+def pickled(library: str, count: str) -> list[float]:
+    """dumps+loads of a tuple of five ints where nobody has imported sharena, or of a handle."""
+    from multiprocessing.reduction import ForkingPickler
+
+    import measure
+
+    thing: object = (1, 2, 3, 4, 5)
+    if library == "sharena":
+        import sharena
+
+        thing = sharena.zeros(1000)
+    names = {"x": thing, "dumps": ForkingPickler.dumps, "loads": ForkingPickler.loads}
+    action = measure.loop("loads(dumps(x))", int(count), names)
+    action()
+    return [action() for _ in range(5)]
+
+
 # ---- cold memory ----
 
 
@@ -152,6 +169,7 @@ PROBES = {
     "import": import_,
     "attach": attach,
     "read": read,
+    "pickled": pickled,
     "cold": cold,
     "million": million,
     "fork": fork,

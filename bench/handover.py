@@ -99,19 +99,51 @@ def pipe(settings: Settings) -> Iterator[Row]:
 
 
 def pickled(settings: Settings) -> Iterator[Row]:
-    """A handle without a pipe."""
+    """A handle without a pipe, beside what a process without sharena does."""
     measure.pin(0)
+    number = settings.pick(20_000, 100)
+    ours: list[float] = []
+    peer: list[float] = []
+    for _ in range(settings.pick(7, 1)):
+        ours += fresh("pickled", "sharena", number)
+        peer += fresh("pickled", "nobody", number)
+    what = "dumps+loads of a handle"
+    versus = "a tuple of 5 ints, sharena not imported"
+    yield compare("pickle", what, (ours, peer), "ns", bar=1.2, goal=0.8, versus=versus)
     names = {"dumps": ForkingPickler.dumps, "loads": ForkingPickler.loads}
     actions = [
-        measure.loop("loads(dumps(x))", settings.pick(5000, 100), {**names, "x": x})
-        for x in (sharena.zeros(1000), REDUCED, TUPLE)
+        measure.loop("loads(dumps(x))", number, {**names, "x": x})
+        for x in (sharena.zeros(1000), (sharena.zeros(1000), 1), REDUCED, TUPLE)
     ]
-    ours, reduced, plain = measure.rounds(actions, settings.pick(21, 3))
-    peer = "a tuple of 5 ints"
-    what = "dumps+loads of a handle"
-    yield compare("pickle", what, (ours, plain), "ns", bar=4.0, goal=2.0, versus=peer)
-    what = "  dumps+loads of any object with a reducer, 93 bytes"
-    yield compare("pickle", what, (reduced, plain), "ns", versus=peer)
+    alone, inside, reduced, plain = measure.rounds(actions, settings.pick(21, 3))
+    for what, some in (
+        ("the same, sharena imported", alone),
+        ("a handle in a tuple", inside),
+        ("any object with a reducer, 93 bytes", reduced),
+    ):
+        yield compare("pickle", f"  {what}", (some, plain), "ns", versus="a tuple of 5 ints")
+
+
+def message(settings: Settings) -> Iterator[Row]:
+    """Very many arrays in one message."""
+    measure.pin(0)
+    count = settings.pick(1_000_000, 1000)
+
+    def trip(module):
+        arrays = [module.zeros(8) for _ in range(count)]
+
+        def action() -> float:
+            start = time.perf_counter()
+            got = ForkingPickler.loads(ForkingPickler.dumps(arrays))
+            took = time.perf_counter() - start
+            assert len(got) == count
+            return took * 1e6 / count
+
+        return action
+
+    ours, peer = measure.rounds([trip(sharena), trip(np)], settings.pick(3, 1))
+    what = f"dumps+loads of {count:,} arrays of 64 B, each".replace(",", " ")
+    yield compare("message", what, (ours, peer), "us", bar=0.5, versus="NumPy's, by value")
 
 
 def read(settings: Settings) -> Iterator[Row]:

@@ -37,6 +37,7 @@ CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "cold": large.cold,
     "pipe": handover.pipe,
     "pickle": handover.pickled,
+    "message": handover.message,
     "read": handover.read,
     "million": process.million,
     "grow": blocks.grow,
