@@ -338,7 +338,11 @@ static PyMethodDef heap_methods[] = {
      "Walk all of the heap's metadata; return a list of faults, one sentence each."},
     {"reap", heap_reap, METH_NOARGS,
      "reap($self, /)\n--\n\n"
-     "Clear up after dead processes now; return how many there were."},
+     "Clear up after dead processes, and messages that nobody can receive, now.\n\n"
+     "A channel of which no end is seen is looked for again a second later, before its\n"
+     "messages are given up; if there is none, nothing waits.  Collects garbage first, which\n"
+     "may keep such ends open.\n\n"
+     "Returns\n-------\nint\n    How many processes were dead."},
     {"trim", heap_trim, METH_NOARGS,
      "trim($self, /)\n--\n\n"
      "Give free memory back to the system; return the number of bytes."},

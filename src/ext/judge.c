@@ -25,7 +25,7 @@
 #include "judge.h"
 
 #define APART_NS 1000000000LL /* between two looks that together count */
-#define REMEMBERED 1024       /* places; what is over it waits for the next look */
+#define REMEMBERED 8192       /* places; what is over it waits for the next look */
 #define FORGET_NS (60 * APART_NS) /* nobody has asked for it since: its ticket has ended */
 #define SLICE_NS 50000000LL   /* of a wait: Ctrl-C is answered in so long */
 #define ROUNDS 4              /* of a patient judge */
