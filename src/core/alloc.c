@@ -44,12 +44,15 @@ static int give_way(sharena_heap *h, int code, uint64_t bytes, uint32_t class, u
              used = load64_relaxed(&h->control->committed_meta) +
                     (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT);
     /* of a file system, or a machine, it isn't known */
-    uint64_t free_bytes = code != SHARENA_EFULL ? bytes : limit > used ? limit - used : 0;
+    struct shr_shortage shortage = {code, bytes,
+                                    code != SHARENA_EFULL ? bytes
+                                    : limit > used        ? limit - used
+                                                          : 0,
+                                    class};
 
     if (shr__interrupt && shr__interrupt(shr__interrupt_argument))
         return shr__fail(SHARENA_EINTERRUPTED, "interrupted");
-    if (!shr__tickets_give_way(h, bytes << (round < 20 ? round : 20), free_bytes, class) &&
-        (round == 0 || !shr__tickets_give_way(h, bytes, free_bytes, class)))
+    if (!shr__tickets_give_way(h, &shortage, bytes << (round < 20 ? round : 20)))
         return 0;
     (void)shr__slabs_collect(h);
     (void)shr__punch_free(h, UINT64_MAX);

@@ -361,6 +361,8 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
 
     if (!e)
         return b->class ? drop_implicit(h, b) : SHARENA_ENOTHELD;
+    if (e->pinned && e->count == 1) /* a guest's, not the program's */
+        return SHARENA_ENOTHELD;
     if (--e->count > 0) {
         if (e->count == 1 && b->class && !e->pinned)
             shr__holding_remove(d, e); /* the bit says all */
@@ -408,10 +410,15 @@ int shr__holds(sharena_heap *h, const struct block *b)
     return (load64_relaxed(b->mask) & h->mine) && out_of_hand(h, b);
 }
 
-/* Does this process hold the block?  A run that is just being taken is not held. */
+/* Does the program hold the block?  Not if it is kept for a guest only, nor a run that is just
+ * being taken. */
 int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
 {
-    return shr__holding(d, b->offset) || (b->class && shr__holds(h, b));
+    const struct holding *e = shr__holding(d, b->offset);
+
+    if (e)
+        return e->count > (e->pinned != 0);
+    return b->class && shr__holds(h, b);
 }
 
 void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)

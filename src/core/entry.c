@@ -337,6 +337,22 @@ int shr__entry_claim(sharena_heap *h, struct shard *d, uint64_t offset, uint64_t
     return 0;
 }
 
+void shr__entry_candidates(sharena_heap *h, uint64_t offset,
+                           void (*each)(sharena_heap *h, uint32_t at, void *), void *argument)
+{
+    uint32_t n = segments(h);
+
+    for (uint32_t segment = 0; segment < n; segment++) {
+        for (uint32_t group = 0; group < FULL_OF_STRANGERS; group++) {
+            struct group g = group_of(offset, segment, group);
+            if (!shr__chunk_ready(h, entry_at(g.base)))
+                continue;
+            for (uint32_t i = 0; i < SHR_TICKET_GROUP; i++)
+                each(h, in_group(&g, i), argument);
+        }
+    }
+}
+
 /* ---- who made it ------------------------------------------------------------------------------ */
 
 uint64_t shr__exporter_word(const sharena_heap *h)

@@ -7,7 +7,7 @@
  * A block remembers the last generation that it was pinned for, and is let go when no living
  * guest is as old as that.
  *
- * Without a descriptor there is no lock: then what is pinned stays so for the parent's life.
+ * Without a descriptor there is no lock: what is pinned then stays so for the parent's life.
  *
  * Private memory of the parent only.  A kill leaves its bit, as for anything that it holds.
  */
@@ -37,8 +37,7 @@ void shr__guest_admit(sharena_heap *h)
         else if (errno != EAGAIN)
             break;
     }
-    if (!h->guest_page && !h->guests_for_good)
-        h->guests_for_good = h->guest_generation;
+    h->guests_for_good += !h->guest_page;
 }
 
 /* Of a block that this process holds; all locks are held, all lanes stopped. */
@@ -55,6 +54,12 @@ void shr__guest_pin(sharena_heap *h, const struct block *b)
     if (!e->pinned && e->count < UINT32_MAX)
         e->count++;
     e->pinned = h->guest_generation;
+    e->for_good |= !h->guest_page;
+}
+
+static int may_unpin(const struct holding *e, uint32_t below)
+{
+    return e->pinned && !e->for_good && e->pinned < below;
 }
 
 static void unpin(sharena_heap *h, uint64_t offset, uint32_t below)
@@ -64,7 +69,7 @@ static void unpin(sharena_heap *h, uint64_t offset, uint32_t below)
     struct block b = {.undone = 0};
     int how = DROP_KEPT;
 
-    if (e && e->pinned && e->pinned < below && shr__decode(h, offset, &b) == 0) {
+    if (e && may_unpin(e, below) && shr__decode(h, offset, &b) == 0) {
         e->pinned = 0;
         how = shr__drop(h, d, &b);
     }
@@ -84,7 +89,7 @@ static void unpin_all(sharena_heap *h, uint32_t below)
         offsets = d->used ? malloc(d->used * sizeof *offsets) : NULL;
         for (uint32_t k = 0; offsets && k < d->room; k++) {
             const struct holding *e = &d->table[k];
-            if (e->offset && e->pinned && e->pinned < below)
+            if (e->offset && may_unpin(e, below))
                 offsets[n++] = e->offset - 1;
         }
         shr__unlock(d);
@@ -97,7 +102,7 @@ static void unpin_all(sharena_heap *h, uint32_t below)
 /* Under reap_lock: lets go of what only dead guests held. */
 void shr__guests_look(sharena_heap *h)
 {
-    uint32_t oldest = h->guests_for_good ? h->guests_for_good : UINT32_MAX;
+    uint32_t oldest = UINT32_MAX;
     int fd = h->guest || !h->guests ? -1 : shr__fd(h), gone = 0, left = 0;
 
     for (unsigned i = 0; fd >= 0 && i < SHR_GUEST_LOCKS; i++) {
@@ -114,9 +119,20 @@ void shr__guests_look(sharena_heap *h)
     if (!gone)
         return;
     unpin_all(h, oldest);
-    if (!left && !h->guests_for_good) {
-        h->guests = 0;
-        store32_relaxed(&shr__slot(h, h->slot)->guests, 0);
+    if (!left) {
+        h->guests = h->guests_for_good;
+        store32_relaxed(&shr__slot(h, h->slot)->guests, h->guests_for_good);
+    }
+}
+
+static void forget_for_good(sharena_heap *h)
+{
+    for (unsigned s = 0; s < SHR_SHARDS; s++) {
+        struct shard *d = &h->shards[s];
+        shr__shard_lock(d);
+        for (uint32_t k = 0; k < d->room; k++)
+            d->table[k].for_good = 0;
+        shr__unlock(d);
     }
 }
 
@@ -126,7 +142,9 @@ void shr__guests_forget(sharena_heap *h)
     memset(h->guest_of, 0, sizeof h->guest_of);
     h->guests_for_good = 0;
     h->guests = 0;
-    if (h->guest_generation)
+    if (h->guest_generation) {
+        forget_for_good(h);
         unpin_all(h, UINT32_MAX);
+    }
     h->guest_generation = 0;
 }

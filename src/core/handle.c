@@ -134,10 +134,9 @@ static int export(sharena_heap *h, const void *block, unsigned uses, int open,
             continue;
         if (code != SHARENA_ETICKETS || attempt == 2)
             break;
-        if (attempt || !shr__sweep_sometimes(h)) /* a message may have many that don't fit */
+        /* what is in a message can travel by value, so it takes nobody's place */
+        if (!shr__sweep_sometimes(h) && (open || !shr__ticket_make_way(h, offset)))
             break;
-        if (!open) /* what is in a message can travel by value */
-            (void)shr__tickets_give_way(h, 1, 1, 0);
     }
     if (code == SHARENA_ESTALE)
         code = SHARENA_ENOTHELD;

@@ -3,7 +3,7 @@
  * The files are a ladder, each calls only downward:
  *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain ·
  *   slab · lane · bin · magazine · small · release · guest · entry · ticket · sweep ·
- *   handle · name · reap · alloc · hot ·
+ *   shortage · handle · name · reap · alloc · hot ·
  *   resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf

@@ -38,6 +38,7 @@ void shr__heap_free(sharena_heap *h)
     if (h->map_start)
         shr__sys_unmap(h->map_start, h->map_start_bytes);
     shr__sys_lock_page_drop(h->lock_page);
+    shr__sys_lock_page_drop(h->guest_page);
     shr__fd_close(h);
     free(h);
 }

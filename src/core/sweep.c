@@ -222,7 +222,7 @@ int shr__sweep_sometimes(sharena_heap *h)
     return 1;
 }
 
-/* ---- by hand, and in a shortage ---------------------------------------------------------------------- */
+/* ---- by hand ---------------------------------------------------------------------- */
 
 void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, size_t *count)
 {
@@ -236,99 +236,4 @@ void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, size_t *count)
             shr__ticket_end(h, i, w) && count)
             ++*count;
     }
-}
-
-static int older(const void *a, const void *b)
-{
-    uint64_t x = ((const struct seen *)a)->order, y = ((const struct seen *)b)->order;
-
-    return (x > y) - (x < y);
-}
-
-/* Its block, if that is still in the life that the ticket names. */
-static int block_of(sharena_heap *h, const struct ticket_shm *e, struct block *b)
-{
-    uint64_t offset = load64_relaxed(&e->offset), number = load64_relaxed(&e->number);
-
-    return shr__decode(h, offset, b) == 0 && shr__number(b) == number;
-}
-
-/* Does anything but tickets hold a block of the slab? */
-static int slab_is_held(sharena_heap *h, const struct block *b)
-{
-    uint32_t class = b->class;
-
-    for (uint32_t i = 0; i < shr__classes[class].capacity; i++)
-        if (load64_relaxed(&h->descs[((uint64_t)b->head << 12) + i].mask) & ~SHR_BIT_T)
-            return 1;
-    return 0;
-}
-
-/* What a request wants, and the last slab that was looked at. */
-struct wish {
-    uint64_t bytes;
-    uint32_t class; /* of a small block; 0: a run */
-    uint32_t slab, held;
-};
-
-/* Bytes that the request gets by the end of a ticket: a run; a small block of the class that
- * is asked for, or in a slab that nobody else uses. */
-static uint64_t helps(sharena_heap *h, struct wish *w, uint32_t at)
-{
-    struct block b;
-
-    if (!block_of(h, shr__entry(h, at), &b) || (load64_relaxed(b.mask) & ~SHR_BIT_T) != 0)
-        return 0;
-    if (!b.class)
-        return (shr__next_head(h, b.head) - b.head) << SHR_UNIT_SHIFT;
-    if (b.class == w->class)
-        return b.size;
-    if (w->slab != b.head + 1) {
-        w->slab = b.head + 1;
-        w->held = (uint32_t)slab_is_held(h, &b);
-    }
-    return w->held ? 0 : b.size;
-}
-
-/* Those that may give way and help, oldest first; returns the bytes they keep. */
-static uint64_t gather_kept(sharena_heap *h, struct wish *w, struct list *tickets)
-{
-    uint32_t end = shr__entries(h);
-    uint64_t sum = 0;
-
-    for (uint32_t i = shr__entry_next(h, 0); i < end; i = shr__entry_next(h, i + 1)) {
-        const struct ticket_shm *e = shr__entry(h, i);
-        uint64_t word = load64_acquire(&e->word), bytes;
-        sharena_place place;
-        if (!ticket_live(word) || ticket_state(word) == TICKET_OPEN ||
-            shr__ticket_place(e, word, &place) ||
-            shr__exporter_word_alive(h, load64_relaxed(&e->exporter), NULL))
-            continue;
-        bytes = helps(h, w, i);
-        sum += bytes;
-        if (bytes && !remember(tickets, i, word, load64_relaxed(&e->made_ms)))
-            break;
-    }
-    if (tickets->count)
-        qsort(tickets->items, tickets->count, sizeof(struct seen), older);
-    return sum;
-}
-
-int shr__tickets_give_way(sharena_heap *h, uint64_t bytes, uint64_t free_bytes, uint32_t class)
-{
-    struct list tickets = {.size = sizeof(struct seen)};
-    struct wish w = {.bytes = bytes, .class = class};
-    uint64_t freed = 0, kept = gather_kept(h, &w, &tickets);
-    int ended = 0;
-
-    /* only if all of them together can make the difference */
-    if (free_bytes >= bytes || kept >= bytes - free_bytes) {
-        const struct seen *seen = tickets.items;
-        for (size_t i = 0; i < tickets.count && freed < bytes; i++) {
-            freed += helps(h, &w, seen[i].at);
-            ended |= shr__ticket_end(h, seen[i].at, seen[i].word);
-        }
-    }
-    free(tickets.items);
-    return ended;
 }

@@ -55,6 +55,9 @@ int shr__exporter_word_alive(sharena_heap *h, uint64_t exporter, int *pid);
 /* Claims an entry for the block's life, under its unit lock; *word is its word then. */
 int shr__entry_claim(sharena_heap *h, struct shard *, uint64_t offset, uint64_t number,
                      uint32_t *at, uint64_t *word);
+/* Calls back for each entry that a new ticket of the block could take, were it free. */
+void shr__entry_candidates(sharena_heap *h, uint64_t offset,
+                           void (*each)(sharena_heap *h, uint32_t at, void *), void *argument);
 /* After the entry's word became FREE: its home counts one less. */
 void shr__entry_left(sharena_heap *h, uint32_t at, uint64_t offset);
 int shr__entry_ready(const sharena_heap *h, uint32_t at); /* in use, and committed */
@@ -90,9 +93,19 @@ enum { SWEEP_OWN, SWEEP_JUDGE, SWEEP_PATIENT };
 int shr__sweep(sharena_heap *h, int how); /* 0, or SHARENA_EINTERRUPTED */
 int shr__sweep_sometimes(sharena_heap *h); /* at most 2 % of the time; 1: it did */
 void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, size_t *count);
-/* A shortage: ends handles whose channel is unknown and whose maker is dead, oldest first,
- * until about `bytes` more are free; none, if with `free_bytes` all of them are too little.
- * class: of the small block that is asked for, or 0.  1: it ended some. */
-int shr__tickets_give_way(sharena_heap *h, uint64_t bytes, uint64_t free_bytes, uint32_t class);
+
+/* ---- shortage.c ------------------------------------------------------------------------------ */
+
+struct shr_shortage {
+    int code; /* what is short */
+    uint64_t bytes; /* that are asked for */
+    uint64_t free_bytes; /* that there are */
+    uint32_t class; /* of the small block that is asked for, or 0 */
+};
+/* Ends handles whose channel is unknown and whose maker is dead, oldest first, until about
+ * `want` more bytes are free; none, if all of them are too little.  1: it ended some. */
+int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *, uint64_t want);
+/* The same for a ticket of the block: ends one that is in its way.  With no lock. */
+int shr__ticket_make_way(sharena_heap *h, uint64_t offset);
 
 #endif

@@ -128,7 +128,7 @@ struct holding {
     uint32_t count;
     uint32_t units; /* of a run; 0: a small block */
     uint32_t pinned; /* the last generation of guests that it is kept for; one of `count` */
-    uint32_t pad;
+    uint32_t for_good; /* pinned for a guest without a lock: until this process ends */
 };
 
 struct shard {
@@ -188,7 +188,7 @@ struct sharena_heap {
     uint64_t guests; /* forked children that share the slot, failed forks among them, since there
                         were none */
     uint32_t guest_of[SHR_GUEST_LOCKS]; /* generation of who keeps that lock; under reap_lock */
-    uint32_t guest_generation, guests_for_good; /* the latest; the first without a lock, or 0 */
+    uint32_t guest_generation, guests_for_good; /* the latest; how many have no lock */
     void *guest_page; /* of a guest: keeps its lock alive */
     uint32_t forks; /* generations of forked children: changes under a caller who forks */
     uint32_t attached; /* times attached by this process */

@@ -43,7 +43,7 @@ static PyObject *registered(const dispatch *d, PyObject *type)
         if (found == NULL && PyErr_ExceptionMatches(PyExc_KeyError))
             PyErr_Clear();
     }
-    if (found == NULL && !PyErr_Occurred())
+    if (found == NULL && !PyErr_Occurred() && d->first == d->st->reducers)
         found = Py_XNewRef(PyDict_GetItemWithError(d->st->copyreg, type));
     return found;
 }
@@ -68,9 +68,11 @@ static PyObject *dispatch_call(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     PyObject *ours = registered(d, (PyObject *)&PyArray_Type);
     PyObject *fallback = ours == NULL ? NULL : ext_reducer_fallback(ours);
-    PyObject *result = PyErr_Occurred() ? NULL
-                                        : ext_reduce_in(d->st, (PyArrayObject *)array, d->message,
-                                                        fallback, d->protocol);
+    /* once it is written, it takes no more */
+    ext_message *m = d->message->state == EXT_MESSAGE_OPEN ? d->message : NULL;
+    PyObject *result = NULL;
+    if (!PyErr_Occurred())
+        result = ext_reduce_in(d->st, (PyArrayObject *)array, m, fallback, d->protocol);
     Py_XDECREF(ours);
     return result;
 }
@@ -206,7 +208,7 @@ static int finish(ext_state *st, ext_message *m)
 /* `pickler` writes to `m`, which its reducers know by its table, or by this thread; consumes
  * both. */
 static PyObject *write_message(ext_state *st, PyObject *pickler, ext_message *m, PyObject *object,
-                               int by_thread)
+                               int by_thread, PyObject *table)
 {
     ext_message *before = ext_message_now;
     PyObject *pickler_before = pickler_now, *view = NULL;
@@ -218,6 +220,13 @@ static PyObject *write_message(ext_state *st, PyObject *pickler, ext_message *m,
     if (by_thread) {
         Py_SETREF(ext_message_now, before);
         pickler_now = pickler_before;
+    }
+    if (table != NULL) { /* ours would hide from gc what theirs refers to */
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        if (table_set(st, pickler, table) < 0)
+            PyErr_Clear();
+        PyErr_Restore(type, value, traceback);
     }
     Py_DECREF(pickler);
     if (done != NULL && finish(st, m) == 0)
@@ -314,7 +323,7 @@ PyObject *ext_dumps(PyObject *module, PyObject *const *args, Py_ssize_t nargs, P
         Py_XDECREF(m);
         return NULL;
     }
-    return write_message(st, pickler, m, v[1], !ours);
+    return write_message(st, pickler, m, v[1], !ours, NULL);
 }
 
 /* Of a pickler that has a table of its own in `dispatch_table`. */
@@ -331,12 +340,14 @@ PyObject *ext_dumps_with(PyObject *module, PyObject *args)
         table = table_get(st, pickler);
     if (table == NULL || set_dispatch(st, pickler, table, m, protocol) < 0)
         Py_CLEAR(pickler);
-    Py_XDECREF(table);
     if (pickler == NULL) {
+        Py_XDECREF(table);
         Py_XDECREF(m);
         return NULL;
     }
-    return write_message(st, pickler, m, object, 0);
+    PyObject *view = write_message(st, pickler, m, object, 0, table);
+    Py_DECREF(table);
+    return view;
 }
 
 PyObject *ext_dump(PyObject *module, PyObject *args)

@@ -9,6 +9,7 @@
 #include "ext.h"
 
 #define GROUPS 64 /* told apart; what comes later is summed up by its kind */
+#define KINDS 10  /* five, of living and of dead makers */
 #define ASKED 4   /* channels whose reader is looked for */
 
 typedef struct {
@@ -18,14 +19,15 @@ typedef struct {
 } group;
 
 typedef struct {
-    group all[GROUPS + 8];
+    group all[GROUPS + KINDS];
     int count;
 } groups;
 
 static int fits(const group *g, const sharena_ticket *t, int whole)
 {
     return g->place.kind == t->place.kind && g->alive == t->exporter_alive &&
-           (whole || (g->place.id == t->place.id && g->place.where == t->place.where));
+           (whole || (g->place.id == t->place.id && g->place.where == t->place.where &&
+                      (g->place.id != 0 || g->exporter == t->exporter)));
 }
 
 static int add_ticket(const sharena_ticket *t, void *argument)
@@ -36,7 +38,7 @@ static int add_ticket(const sharena_ticket *t, void *argument)
         if (fits(&gs->all[i], t, i >= GROUPS))
             found = &gs->all[i];
     }
-    if (found == NULL && gs->count == GROUPS + 8)
+    if (found == NULL && gs->count == GROUPS + KINDS)
         return 0;
     if (found == NULL) {
         found = &gs->all[gs->count++];

@@ -202,12 +202,13 @@ static PyObject *message_write(PyObject *self, PyObject *data)
 {
     ext_message *m = (ext_message *)self;
     Py_buffer view;
-    if (m->views > 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (m->views > 0) { /* this one may be of the message itself */
+        PyBuffer_Release(&view);
         PyErr_SetString(PyExc_BufferError, "the message is written already");
         return NULL;
     }
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
     Py_ssize_t size = view.len;
     int status = ext_message_append(m, view.buf, (size_t)size);
     PyBuffer_Release(&view);

@@ -212,7 +212,8 @@ static void victim_sends_three(struct role *role)
 
 static void make_two_give_way(struct role *role)
 {
-    CHECK_EQ(shr__tickets_give_way(role->heap, 3 * SHR_UNIT, UINT64_MAX, 0), 1);
+    struct shr_shortage shortage = {SHARENA_EFULL, 1, UINT64_MAX, 0};
+    CHECK_EQ(shr__tickets_give_way(role->heap, &shortage, 3 * SHR_UNIT), 1);
 }
 
 /* ---- verifying -------------------------------------------------------------------------- */

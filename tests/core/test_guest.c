@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -255,6 +256,67 @@ static void a_thousand_guests_pin_nothing_for_good(void)
     CHECK_EQ(stats_of(heap).blocks, 0);
 }
 
+static void guest_without_a_lock_keeps_only_its_own(void)
+{
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    struct rlimit limit, none;
+    struct peer guest;
+    take_all_slots(heap);
+    void *block = make(heap, 100);
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){3, limit.rlim_max};
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    await_child(child, 0);
+    CHECK_OK(sharena_release(heap, block));
+    for (unsigned i = 0; i < 10; i++) {
+        block = make(heap, MIB);
+        start_guest(&guest, &heap);
+        CHECK_OK(sharena_release(heap, block));
+        peer_kill(&guest);
+    }
+    CHECK_EQ(blocks_after_reap(heap), 1);
+    CHECK_EQ(stats_of(heap).guests, 1);
+}
+
+/* What is kept for a guest only is nothing that the program could release again. */
+static void release_twice(struct peer *parent, void *argument)
+{
+    struct kit *kit = argument;
+    CHECK_OK(sharena_release(kit->heap, kit->small));
+    CHECK_EQ(sharena_release(kit->heap, kit->small), SHARENA_ENOTHELD);
+    CHECK_OK(sharena_release(kit->heap, kit->big));
+    CHECK_EQ(sharena_release(kit->heap, kit->big), SHARENA_ENOTHELD);
+    CHECK_EQ(sharena_retain(kit->heap, kit->big), SHARENA_ENOTHELD);
+    CHECK_OK(sharena_detach(kit->heap)); /* and lets go of what was kept for it */
+    peer_tell(parent);
+    peer_await(parent);
+}
+
+static void second_releases_are_noticed(void)
+{
+    struct kit kit;
+    struct peer guest;
+    sharena_handle handle;
+    make_kit(&kit);
+    take_all_slots(kit.heap);
+    uint64_t blocks = stats_of(kit.heap).blocks;
+    peer_start(&guest, release_twice, &kit);
+    peer_await(&guest);
+    CHECK_EQ(*(uint8_t *)kit.small, 0x42);
+    CHECK_EQ(stats_of(kit.heap).blocks, blocks);
+    CHECK_OK(sharena_release(kit.heap, kit.small));
+    CHECK_EQ(sharena_release(kit.heap, kit.small), SHARENA_ENOTHELD);
+    CHECK_EQ(sharena_export(kit.heap, kit.small, 1, &handle), SHARENA_ENOTHELD);
+    CHECK_EQ(blocks_after_reap(kit.heap), blocks - 1);
+    peer_tell(&guest);
+    peer_join(&guest);
+    CHECK_EQ(blocks_after_reap(kit.heap), blocks - 1);
+}
+
 /* A child with a slot of its own does not inherit what was pinned for others. */
 static void release_all(struct peer *parent, void *argument)
 {
@@ -288,4 +350,5 @@ static void pins_are_not_inherited(void)
 
 CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent),
       CASE(what_guests_held_goes_with_them), CASE_FOR(60, a_thousand_guests_pin_nothing_for_good),
-      CASE(pins_are_not_inherited))
+      CASE(pins_are_not_inherited), CASE(guest_without_a_lock_keeps_only_its_own),
+      CASE(second_releases_are_noticed))

@@ -220,6 +220,125 @@ static void nothing_gives_way_in_vain(void)
     check_heap(t.heap);
 }
 
+/* A block counts once, however many handles there are of it. */
+static void export_one_often(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    void *b = make(heap, 8 * MIB);
+    for (int i = 0; i < 20; i++)
+        export_of(heap, b, 1);
+    CHECK_OK(sharena_release(heap, b));
+    peer_tell(parent);
+    for (;;)
+        pause();
+}
+
+static void many_handles_free_no_more_than_one(void)
+{
+    struct peer peer;
+    void *held, *big;
+    peer_start(&peer, export_one_often, NULL);
+    sharena_heap *heap = scratch_heap(64 * MIB, 512 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&peer, &address, sizeof address);
+    peer_await(&peer);
+    peer_kill(&peer);
+    CHECK_OK(sharena_allocate(heap, 30 * MIB, 0, 0, &held));
+    CHECK_EQ(sharena_allocate(heap, 50 * MIB, 0, 0, &big), SHARENA_EFULL);
+    CHECK_EQ(stats_of(heap).tickets, 20);
+    CHECK_OK(sharena_allocate(heap, 30 * MIB, 0, 0, &big));
+    CHECK_EQ(stats_of(heap).tickets, 0);
+    check_heap(heap);
+}
+
+/* Four messages of a dead maker between blocks of the living: no stretch is to be had. */
+static void export_between(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    for (int i = 0; i < 4; i++) {
+        peer_await(parent);
+        void *b = make(heap, 2 * MIB);
+        export_of(heap, b, 1);
+        CHECK_OK(sharena_release(heap, b));
+        peer_tell(parent);
+    }
+    for (;;)
+        pause();
+}
+
+static void no_stretch_no_victim(void)
+{
+    struct peer peer;
+    void *held[4], *big;
+    peer_start(&peer, export_between, NULL);
+    sharena_heap *heap = scratch_heap(512 * MIB, 32 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&peer, &address, sizeof address);
+    for (int i = 0; i < 4; i++) {
+        CHECK_OK(sharena_allocate(heap, 5 * MIB, 0, 0, &held[i]));
+        peer_tell(&peer);
+        peer_await(&peer);
+    }
+    peer_kill(&peer);
+    CHECK_OK(sharena_reap(heap, NULL));
+    CHECK_EQ(sharena_allocate(heap, 20 * MIB, 0, 0, &big), SHARENA_ERESERVE);
+    CHECK_EQ(stats_of(heap).tickets, 4);
+    CHECK_OK(sharena_release(heap, held[1])); /* 5 MiB between two of 2 */
+    CHECK_OK(sharena_allocate(heap, 8 * MIB, 0, 0, &big));
+    CHECK_LE(2, stats_of(heap).tickets);
+    check_heap(heap);
+}
+
+/* A table full of a dead one's: who wants a handle gets one, for one of them each. */
+static void fill_the_table(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    sharena_handle handle;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    void *block;
+    for (unsigned i = 0; i < 30000; i++) {
+        CHECK_OK(sharena_allocate(heap, 64, 0, 0, &block));
+        (void)sharena_export(heap, block, 1, &handle);
+    }
+    peer_tell(parent);
+    for (;;)
+        pause();
+}
+
+static void a_handle_takes_the_place_of_one_of_the_dead(void)
+{
+    enum { N = 200 };
+    struct peer peer;
+    peer_start(&peer, fill_the_table, NULL);
+    sharena_heap *heap = scratch_heap(8 * MIB, 16 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&peer, &address, sizeof address);
+    peer_await(&peer);
+    peer_kill(&peer);
+    CHECK_OK(sharena_reap(heap, NULL));
+    uint64_t before = stats_of(heap).tickets;
+    for (unsigned i = 0; i < N; i++)
+        export_of(heap, make(heap, 100), 1);
+    CHECK_LE(before, stats_of(heap).tickets); /* none was ended in vain */
+    CHECK_LE(stats_of(heap).tickets, before + N);
+    sharena_handle handle;
+    void *block = make(heap, 100);
+    before = stats_of(heap).tickets;
+    for (unsigned i = 0; i < N; i++) /* in a message: nobody's place */
+        (void)sharena_export_open(heap, block, NULL, &handle);
+    CHECK_LE(before, stats_of(heap).tickets);
+    check_heap(heap);
+}
+
 CASES(CASE(only_the_dead_give_way_oldest_first), CASE(message_of_the_dead_is_given_back),
       CASE(the_judge_ends_what_nobody_can_read), CASE(places_move_once),
-      CASE(nothing_gives_way_in_vain))
+      CASE(nothing_gives_way_in_vain), CASE(many_handles_free_no_more_than_one),
+      CASE(no_stretch_no_victim), CASE(a_handle_takes_the_place_of_one_of_the_dead))

@@ -1,13 +1,16 @@
 """Which picklers send handles, and who else is asked."""
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import numpy as np
 import pytest
 
 import sharena
+from sharena import _core
 
 
 def test_an_earlier_reducer_is_asked_about_the_rest(run_program):
@@ -54,3 +57,46 @@ def test_the_loky_within_joblib():
     back = pickle.loads(reduction.dumps({"a": a[1:], "f": lambda: 3}))
     a[...] = 5
     assert (back["a"] == 5).all()
+
+
+def test_a_table_that_refers_to_its_pickler_is_collected():
+    """As of a pickler that registers its own methods; also when dumping fails."""
+    seen = []
+
+    class Selfish(pickle.Pickler):
+        def __init__(self, file):
+            super().__init__(file)
+            self.dispatch_table = {complex: self.reduce, np.ndarray: _core.reduce_array}
+            seen.append(weakref.ref(self))
+
+        def reduce(self, number):
+            return complex, (number.real, number.imag)
+
+    array = sharena.ones(3)
+    _core._dumps_with(Selfish, [1j, array], 4)
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        _core._dumps_with(Selfish, [array, lambda: 0], 4)
+    gc.collect()
+    assert [ref() for ref in seen] == [None, None]
+    sharena.Heap.default().expire_tickets()
+
+
+def test_a_finished_message_takes_no_more_arrays():
+    """Whoever kept the table of its pickler gets a handle of unknown channel."""
+    tables = []
+
+    class Keeps(pickle.Pickler):
+        def __init__(self, file):
+            super().__init__(file)
+            self.dispatch_table = {np.ndarray: _core.reduce_array}
+
+        def dump(self, obj):
+            tables.append(self.dispatch_table)
+            super().dump(obj)
+
+    array = sharena.ones(3)
+    _core._dumps_with(Keeps, [1], 4)
+    tables[0][np.ndarray](array)
+    [ticket] = sharena.Heap.default().tickets()
+    assert ticket.place == "loose"
+    sharena.Heap.default().expire_tickets()
