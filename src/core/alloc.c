@@ -3,8 +3,8 @@
  * What the hot functions (hot.c) leave: allocating from, and releasing to, the current slab of
  * the thread's own lane takes no atomic read-modify-write and no lock.  Everything else goes
  * down the ladder.  When memory is short the order is: look for the dead and for abandoned slabs,
- * then grow; at the limit: reap, trim every lane, punch what is retained, count again, and
- * only then fail.
+ * then grow; at the limit: reap, sweep, trim every lane, punch what is retained, count again;
+ * then messages of the dead give way; and only then fail.
  *
  * A kill after a mask was set leaves a block of the dead; before, nothing.
  */
@@ -36,24 +36,28 @@ static int reclaim(sharena_heap *h)
 }
 
 /* The last resort: messages of the dead that may never be received give way, each time for
- * twice as much, as what they free may not lie together.  1: it is worth another try; an
- * error if it was interrupted. */
-static int give_way(sharena_heap *h, int code, uint64_t bytes, uint32_t class, unsigned round)
+ * twice as much, as what they free may not lie together.  1: it is worth another try.  0, with
+ * the request's result in *code: it is no shortage, or nothing helps, or it was interrupted. */
+static int give_way(sharena_heap *h, int *code, struct shr_shortage *s, unsigned round)
 {
     uint64_t limit = h->limit_units << SHR_UNIT_SHIFT,
              used = load64_relaxed(&h->control->committed_meta) +
                     (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT);
-    /* of a file system, or a machine, it isn't known */
-    struct shr_shortage shortage = {code, bytes,
-                                    code != SHARENA_EFULL ? bytes
-                                    : limit > used        ? limit - used
-                                                          : 0,
-                                    class};
 
-    if (shr__interrupt && shr__interrupt(shr__interrupt_argument))
-        return shr__fail(SHARENA_EINTERRUPTED, "interrupted");
-    if (!shr__tickets_give_way(h, &shortage, bytes << (round < 20 ? round : 20)))
+    if (!shr__is_shortage(*code))
         return 0;
+    if (shr__interrupt && shr__interrupt(shr__interrupt_argument)) {
+        *code = shr__fail(SHARENA_EINTERRUPTED, "interrupted");
+        return 0;
+    }
+    s->code = *code;
+    if (*code != SHARENA_EFULL) /* what a file system, or a machine, has left isn't known */
+        s->free_bytes = s->bytes;
+    else
+        s->free_bytes = limit > used ? limit - used : 0;
+    if (!shr__tickets_give_way(h, s, s->bytes << (round < 20 ? round : 20)))
+        return 0;
+    shr__lanes_trim(h);
     (void)shr__slabs_collect(h);
     (void)shr__punch_free(h, UINT64_MAX);
     shr__recount(h);
@@ -77,38 +81,20 @@ int shr__no_stretch(sharena_heap *h, uint64_t bytes)
                      shr__size(h->data_bytes, size[1]));
 }
 
-struct held_by_tickets {
-    sharena_heap *h;
-    uint64_t bytes;
-};
-
-static int add_ticket(const sharena_ticket *t, void *argument)
-{
-    struct held_by_tickets *sum = argument;
-    struct block b;
-
-    if (shr__decode(sum->h, t->offset, &b) == 0 && shr__number(&b) == t->number &&
-        (load64_relaxed(b.mask) & ~SHR_BIT_T) == 0)
-        sum->bytes += t->size_bytes;
-    return 0;
-}
-
 /* The heap's own limit: says what fills it. */
 static int full(sharena_heap *h, uint64_t bytes)
 {
-    struct held_by_tickets sum = {h, 0};
     uint64_t meta = load64_relaxed(&h->control->committed_meta);
     uint64_t data = load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT;
     char name[96], size[5][24];
 
-    (void)sharena_ticket_list(h, add_ticket, &sum);
     return shr__fail(SHARENA_EFULL,
                      "%s is full: %s asked for, but of its limit of %s it uses %s, with %s of "
                      "metadata (%s are held only by handles in flight); drop arrays, receive or "
                      "expire handles, or create the heap with a larger limit",
                      shr__label(h, name), shr__size(bytes, size[0]),
                      shr__size(h->super.limit_bytes, size[1]), shr__size(meta + data, size[2]),
-                     shr__size(meta, size[3]), shr__size(sum.bytes, size[4]));
+                     shr__size(meta, size[3]), shr__size(shr__tickets_bytes(h), size[4]));
 }
 
 /* ---- allocate ------------------------------------------------------------------------------ */
@@ -135,6 +121,10 @@ static uint32_t class_for(size_t size, size_t align)
 
 static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
 {
+    struct shr_shortage shortage = {.bytes = shr__classes[class].size,
+                                    .units = shr__classes[class].units,
+                                    .align = 1,
+                                    .class = class};
     struct lane *l;
     int code = shr__usable(h);
 
@@ -153,12 +143,8 @@ static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
         if (code)
             return code;
         code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
-        for (unsigned n = 0; shr__is_shortage(code); n++) {
-            int way = give_way(h, code, shr__classes[class].size, class, n);
-            if (way <= 0 && (code = way ? way : code))
-                break;
+        for (unsigned n = 0; give_way(h, &code, &shortage, n); n++)
             code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
-        }
     }
     if (code == SHARENA_EFULL)
         return full(h, shr__classes[class].size);
@@ -205,6 +191,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
 {
     uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT, unit = 0;
     uint64_t align_units = align > SHR_UNIT ? align >> SHR_UNIT_SHIFT : 1;
+    struct shr_shortage shortage = {.bytes = size, .units = units, .align = align_units};
     int code = shr__usable(h);
 
     if (code)
@@ -229,12 +216,8 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
         if (code)
             return code;
         code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
-        for (unsigned n = 0; shr__is_shortage(code); n++) {
-            int way = give_way(h, code, size, 0, n);
-            if (way <= 0 && (code = way ? way : code))
-                break;
+        for (unsigned n = 0; give_way(h, &code, &shortage, n); n++)
             code = run_try(h, units, align_units, RUN_GROW | RUN_ANYWHERE, zero, &unit);
-        }
     }
     if (code == 0) {
         *offset = unit << SHR_UNIT_SHIFT;

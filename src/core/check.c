@@ -276,29 +276,22 @@ static int by_bucket(const void *a, const void *b)
     return (i > k) - (i < k);
 }
 
-/* NULL: no private memory. */
-static struct sight *list_live(const sharena_heap *h, size_t *count)
+/* SHARENA_ENOMEM, or 0. */
+static int list_live(const sharena_heap *h, struct shr_list *list)
 {
     uint32_t end = shr__entries(h);
-    size_t room = 64, n = 0;
-    struct sight *all = malloc(room * sizeof *all), *more;
 
-    for (uint32_t i = shr__entry_next(h, 0); i < end && all; i = shr__entry_next(h, i + 1)) {
+    for (uint32_t i = shr__entry_next(h, 0); i < end; i = shr__entry_next(h, i + 1)) {
         uint64_t word = load64_acquire(&shr__entry(h, i)->word);
+        struct sight *s;
         if (!ticket_live(word))
             continue;
-        if (n == room) {
-            more = realloc(all, 2 * room * sizeof *all);
-            if (!more)
-                free(all);
-            all = more;
-            room *= 2;
-        }
-        if (all)
-            all[n++] = (struct sight){word, load64_relaxed(&shr__entry(h, i)->offset), i};
+        s = shr__append(list);
+        if (!s)
+            return SHARENA_ENOMEM;
+        *s = (struct sight){word, load64_relaxed(&shr__entry(h, i)->offset), i};
     }
-    *count = n;
-    return all;
+    return 0;
 }
 
 static int still_there(const sharena_heap *h, const struct sight *s)
@@ -329,19 +322,20 @@ static void check_bucket(struct walk *w, const struct sight *s, size_t n)
 /* SHARENA_ENOMEM, or 0. */
 static int check_buckets(struct walk *w)
 {
-    size_t count, next;
-    struct sight *all = list_live(w->h, &count);
+    struct shr_list list = {.size = sizeof(struct sight)};
+    int code = list_live(w->h, &list);
+    struct sight *all = list.items;
+    size_t count = code ? 0 : list.count, next;
 
-    if (!all)
-        return SHARENA_ENOMEM;
-    qsort(all, count, sizeof *all, by_bucket);
+    if (count)
+        qsort(all, count, sizeof *all, by_bucket);
     for (size_t i = 0; i < count; i = next) {
         for (next = i + 1; next < count && by_bucket(&all[i], &all[next]) == 0; next++)
             ;
         check_bucket(w, &all[i], next - i);
     }
     free(all);
-    return 0;
+    return code;
 }
 
 /* Chunks are committed behind the raise of `segments`: none lies beyond the table. */

@@ -18,12 +18,12 @@ struct kept {
     uint64_t offset, number, word, made_ms;
     uint64_t bytes; /* that the end of all tickets of the block gives the request */
     uint32_t at;
-    uint32_t may_end, can_go; /* the ticket; its block */
+    int may_end, can_go; /* the ticket; its block */
 };
 
 struct listing {
     struct kept *all; /* by offset, then by number */
-    size_t count, room;
+    size_t count;
 };
 
 /* Of unknown channel, and of a dead maker. */
@@ -33,30 +33,6 @@ static int may_end(sharena_heap *h, const struct ticket_shm *e, uint64_t w)
 
     return ticket_live(w) && ticket_state(w) != TICKET_OPEN && !shr__ticket_place(e, w, &place) &&
            !shr__exporter_word_alive(h, load64_relaxed(&e->exporter), NULL);
-}
-
-static int add(sharena_heap *h, struct listing *l, uint32_t at)
-{
-    const struct ticket_shm *e = shr__entry(h, at);
-    uint64_t w = load64_acquire(&e->word);
-
-    if (!ticket_live(w))
-        return 1;
-    if (l->count == l->room) {
-        size_t room = l->room ? 2 * l->room : 64;
-        struct kept *all = realloc(l->all, room * sizeof *all);
-        if (!all)
-            return 0;
-        l->all = all;
-        l->room = room;
-    }
-    l->all[l->count++] = (struct kept){.offset = load64_relaxed(&e->offset),
-                                       .number = load64_relaxed(&e->number),
-                                       .word = w,
-                                       .made_ms = load64_relaxed(&e->made_ms),
-                                       .at = at,
-                                       .may_end = (uint32_t)may_end(h, e, w)};
-    return 1;
 }
 
 static int by_block(const void *a, const void *b)
@@ -92,25 +68,49 @@ static int alone(sharena_heap *h, const struct kept *t, struct block *b)
            (load64_relaxed(b->mask) & ~SHR_BIT_T) == 0;
 }
 
+static uint64_t bytes_of(const sharena_heap *h, const struct block *b)
+{
+    return b->class ? b->size : (shr__next_head(h, b->head) - b->head) << SHR_UNIT_SHIFT;
+}
+
+/* All live tickets; without private memory none. */
 static void list_tickets(sharena_heap *h, struct listing *l)
 {
+    struct shr_list list = {.size = sizeof(struct kept)};
     uint32_t end = shr__entries(h);
 
-    for (uint32_t i = shr__entry_next(h, 0); i < end; i = shr__entry_next(h, i + 1))
-        if (!add(h, l, i)) { /* no private memory: nothing is known of the others */
-            l->count = 0;
-            return;
+    for (uint32_t i = shr__entry_next(h, 0); i < end; i = shr__entry_next(h, i + 1)) {
+        const struct ticket_shm *e = shr__entry(h, i);
+        uint64_t w = load64_acquire(&e->word);
+        struct kept *t;
+        if (!ticket_live(w))
+            continue;
+        t = shr__append(&list);
+        if (!t) { /* the blocks of the others are unknown, so none can go */
+            list.count = 0;
+            break;
         }
+        *t = (struct kept){.offset = load64_relaxed(&e->offset),
+                           .number = load64_relaxed(&e->number),
+                           .word = w,
+                           .made_ms = load64_relaxed(&e->made_ms),
+                           .at = i};
+    }
+    *l = (struct listing){list.items, list.count};
     if (l->count)
         qsort(l->all, l->count, sizeof *l->all, by_block);
-    for (size_t i = 0, k; i < l->count; i = k) {
+}
+
+static void find_what_can_go(sharena_heap *h, struct listing *l)
+{
+    for (size_t i = 0, next; i < l->count; i = next) {
         struct block b;
-        uint32_t can_go = (uint32_t)alone(h, &l->all[i], &b);
-        k = next_block(l, i);
-        for (size_t t = i; t < k; t++)
-            can_go &= l->all[t].may_end;
-        for (size_t t = i; t < k; t++)
-            l->all[t].can_go = can_go;
+        int goes = alone(h, &l->all[i], &b);
+        next = next_block(l, i);
+        for (size_t k = i; k < next; k++)
+            goes &= l->all[k].may_end = may_end(h, shr__entry(h, l->all[k].at), l->all[k].word);
+        for (size_t k = i; k < next; k++)
+            l->all[k].can_go = goes;
     }
 }
 
@@ -131,9 +131,17 @@ static int can_go(const struct listing *l, uint64_t offset)
     return 0;
 }
 
+/* Is what gets free in the slab at `unit` this process's to use?  Else its owner keeps it. */
+static int slab_is_ours(const sharena_heap *h, uint64_t unit)
+{
+    return (load64_acquire(&h->units[unit].mask) & ~h->mine) == SHR_BIT_S;
+}
+
 /* Can all of the slab's blocks go that are not free? */
 static int slab_can_go(sharena_heap *h, const struct listing *l, uint64_t unit, uint32_t class)
 {
+    if (!slab_is_ours(h, unit))
+        return 0;
     for (uint32_t i = 0; i < shr__classes[class].capacity; i++) {
         struct block b = shr__small_at(h, unit, class, i);
         if (load64_relaxed(b.mask) && !can_go(l, b.offset))
@@ -144,29 +152,30 @@ static int slab_can_go(sharena_heap *h, const struct listing *l, uint64_t unit, 
 
 /* ---- memory is short ---------------------------------------------------------------------- */
 
-/* Sets what each block would give, once for each; returns the sum. */
-static uint64_t worth(sharena_heap *h, struct listing *l, uint32_t class)
+/* Sets what each block would give, once for each; returns the sum.  Of address space a single
+ * block gives nothing, unless it is of the very class that is asked for. */
+static uint64_t worth(sharena_heap *h, struct listing *l, const struct shr_shortage *s)
 {
-    uint64_t sum = 0;
+    int memory = s->code != SHARENA_ERESERVE, goes = 0;
     uint32_t slab = UINT32_MAX;
-    int goes = 0;
+    uint64_t sum = 0;
 
-    for (size_t i = 0; i < l->count; i = next_block(l, i)) {
+    for (size_t i = 0, next; i < l->count; i = next) {
         struct kept *t = &l->all[i];
         struct block b;
+        next = next_block(l, i);
         if (!t->can_go || shr__decode(h, t->offset, &b) != 0)
             continue;
-        if (b.class && b.class != class && b.head != slab) {
+        if (b.class && b.head != slab) {
             slab = b.head;
-            goes = slab_can_go(h, l, b.head, b.class);
+            goes = b.class == s->class ? slab_is_ours(h, b.head)
+                                       : memory && slab_can_go(h, l, b.head, b.class);
         }
-        if (!b.class)
-            t->bytes = (shr__next_head(h, b.head) - b.head) << SHR_UNIT_SHIFT;
-        else if (b.class == class || goes)
-            t->bytes = b.size;
+        if (b.class ? !goes : !memory)
+            continue;
+        for (size_t k = i; k < next; k++)
+            l->all[k].bytes = bytes_of(h, &b);
         sum += t->bytes;
-        for (size_t k = i + 1; k < next_block(l, i); k++)
-            l->all[k].bytes = t->bytes;
     }
     return sum;
 }
@@ -216,8 +225,8 @@ static int end_in(sharena_heap *h, const struct listing *l, uint64_t from, uint6
     return ended;
 }
 
-/* Runs don't reach from one extent into the next but as a whole stretch of them. */
-static int end_a_stretch(sharena_heap *h, const struct listing *l, uint64_t units)
+/* The first stretch with room for the run that is asked for. */
+static int end_a_stretch(sharena_heap *h, const struct listing *l, const struct shr_shortage *s)
 {
     uint64_t used = shr__used(h), from = 0;
 
@@ -225,7 +234,7 @@ static int end_a_stretch(sharena_heap *h, const struct listing *l, uint64_t unit
         end = shr__next_head(h, u);
         if (!clears(h, l, u))
             from = end;
-        else if (end - from >= units)
+        else if (shr__round_up(from, s->align) + s->units <= end)
             return end_in(h, l, from, end);
     }
     return 0;
@@ -233,20 +242,33 @@ static int end_a_stretch(sharena_heap *h, const struct listing *l, uint64_t unit
 
 int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *s, uint64_t want)
 {
-    struct listing l = {NULL, 0, 0};
-    uint64_t units = s->class ? shr__classes[s->class].units
-                              : (s->bytes + SHR_UNIT - 1) >> SHR_UNIT_SHIFT,
-             sum;
+    struct listing l;
+    uint64_t sum;
     int ended = 0;
 
     list_tickets(h, &l);
-    sum = l.count ? worth(h, &l, s->class) : 0;
-    if (sum && s->code == SHARENA_ERESERVE)
-        ended = end_a_stretch(h, &l, units);
+    find_what_can_go(h, &l);
+    sum = worth(h, &l, s);
+    if (s->code == SHARENA_ERESERVE && !sum)
+        ended = end_a_stretch(h, &l, s);
     else if (sum && (s->free_bytes >= s->bytes || sum >= s->bytes - s->free_bytes))
         ended = end_oldest(h, &l, want);
     free(l.all);
     return ended;
+}
+
+uint64_t shr__tickets_bytes(sharena_heap *h)
+{
+    struct listing l;
+    struct block b;
+    uint64_t sum = 0;
+
+    list_tickets(h, &l);
+    for (size_t i = 0; i < l.count; i = next_block(&l, i))
+        if (alone(h, &l.all[i], &b))
+            sum += bytes_of(h, &b);
+    free(l.all);
+    return sum;
 }
 
 /* ---- the table of tickets is short ------------------------------------------------------------ */

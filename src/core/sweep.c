@@ -7,8 +7,7 @@
  * spent, sent on or made anew meanwhile is left alone.  A verdict never turns: a channel that
  * nobody can read stays so.
  *
- * The rest stays, but for a shortage: that ends the tickets whose channel is unknown and whose
- * maker is dead, oldest first.  Never one of a living maker, or in a living channel.
+ * The rest stays; what a shortage does to it is shortage.c's.
  *
  * Nothing is locked while the judge is at work; a kill leaves tickets that the next sweep ends.
  */
@@ -30,13 +29,7 @@ void sharena_set_judge(sharena_judge *callback, void *argument)
 
 /* ---- a growing array ---------------------------------------------------------------------------- */
 
-struct list {
-    void *items;
-    size_t size, count, room; /* of one item; items; items there is room for */
-};
-
-/* NULL: no private memory. */
-static void *append(struct list *l)
+void *shr__append(struct shr_list *l)
 {
     if (l->count == l->room) {
         size_t room = l->room ? 2 * l->room : 64;
@@ -52,13 +45,13 @@ static void *append(struct list *l)
 /* ---- gathering ------------------------------------------------------------------------------------ */
 
 struct seen { /* a ticket, as it was before the judge was asked */
-    uint64_t word, order; /* order: of places, then the place's number; of age */
-    uint32_t at;
+    uint64_t word;
+    uint32_t at, place; /* its entry; the number of its place */
 };
 
 /* Each place once, with its number in an open-addressed index. */
 struct places {
-    struct list list; /* of sharena_place */
+    struct shr_list list; /* of sharena_place */
     uint32_t *index; /* number + 1 */
     uint32_t room; /* a power of two, at least twice the places */
 };
@@ -99,7 +92,7 @@ static int64_t number_of(struct places *p, const sharena_place *place)
         return -1;
     i = slot_for(p, place);
     if (!p->index[i]) {
-        added = append(&p->list);
+        added = shr__append(&p->list);
         if (!added)
             return -1;
         *added = *place;
@@ -108,17 +101,8 @@ static int64_t number_of(struct places *p, const sharena_place *place)
     return (int64_t)p->index[i] - 1;
 }
 
-static int remember(struct list *tickets, uint32_t at, uint64_t word, uint64_t order)
-{
-    struct seen *s = append(tickets);
-
-    if (s)
-        *s = (struct seen){word, order, at};
-    return s != NULL;
-}
-
 /* Ends what needs no judge, and gathers what does. */
-static void gather(sharena_heap *h, int judged, struct list *tickets, struct places *places)
+static void gather(sharena_heap *h, int judged, struct shr_list *tickets, struct places *places)
 {
     uint32_t end = shr__entries(h);
     uint64_t now = shr__sys_real_ns() / 1000000u, made;
@@ -127,6 +111,7 @@ static void gather(sharena_heap *h, int judged, struct list *tickets, struct pla
         const struct ticket_shm *e = shr__entry(h, i);
         uint64_t w = load64_acquire(&e->word);
         sharena_place place;
+        struct seen *seen;
         int64_t number;
         if (!ticket_live(w))
             continue;
@@ -140,8 +125,10 @@ static void gather(sharena_heap *h, int judged, struct list *tickets, struct pla
         if (!judged || !shr__ticket_place(e, w, &place))
             continue;
         number = number_of(places, &place);
-        if (number < 0 || !remember(tickets, i, w, (uint64_t)number))
+        seen = number < 0 ? NULL : shr__append(tickets);
+        if (!seen)
             return; /* no private memory: the rest another time */
+        *seen = (struct seen){w, i, (uint32_t)number};
     }
 }
 
@@ -162,7 +149,7 @@ static size_t members_of(sharena_heap *h, sharena_member *out)
     return n;
 }
 
-static int ask(sharena_heap *h, int patient, const struct list *tickets,
+static int ask(sharena_heap *h, int patient, const struct shr_list *tickets,
                const struct places *places)
 {
     sharena_judge *callback = atomic_load_explicit(&judge, memory_order_acquire);
@@ -176,7 +163,6 @@ static int ask(sharena_heap *h, int patient, const struct list *tickets,
                                .mode = h->super.mode,
                                .patient = patient,
                                .dead = dead};
-
     int stopped;
 
     if (!dead)
@@ -184,7 +170,7 @@ static int ask(sharena_heap *h, int patient, const struct list *tickets,
     inquiry.n_members = members_of(h, members);
     stopped = callback(&inquiry, argument);
     for (size_t i = 0; i < tickets->count; i++)
-        if (dead[seen[i].order])
+        if (dead[seen[i].place])
             (void)shr__ticket_end(h, seen[i].at, seen[i].word);
     free(dead);
     return stopped ? shr__fail(SHARENA_EINTERRUPTED, "interrupted") : 0;
@@ -192,9 +178,8 @@ static int ask(sharena_heap *h, int patient, const struct list *tickets,
 
 int shr__sweep(sharena_heap *h, int how)
 {
-    struct list tickets = {.size = sizeof(struct seen)};
+    struct shr_list tickets = {.size = sizeof(struct seen)};
     struct places places = {.list = {.size = sizeof(sharena_place)}};
-
     int code = 0;
 
     if (h->guest)

@@ -94,12 +94,19 @@ int shr__sweep(sharena_heap *h, int how); /* 0, or SHARENA_EINTERRUPTED */
 int shr__sweep_sometimes(sharena_heap *h); /* at most 2 % of the time; 1: it did */
 void shr__tickets_expire(sharena_heap *h, uint64_t age_ms, size_t *count);
 
+struct shr_list { /* in private memory */
+    void *items;
+    size_t size, count, room; /* of one item; items; items there is room for */
+};
+void *shr__append(struct shr_list *); /* the new last item; NULL: no memory */
+
 /* ---- shortage.c ------------------------------------------------------------------------------ */
 
 struct shr_shortage {
     int code; /* what is short */
     uint64_t bytes; /* that are asked for */
     uint64_t free_bytes; /* that there are */
+    uint64_t units, align; /* the run or slab that would do; in units */
     uint32_t class; /* of the small block that is asked for, or 0 */
 };
 /* Ends handles whose channel is unknown and whose maker is dead, oldest first, until about
@@ -107,5 +114,7 @@ struct shr_shortage {
 int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *, uint64_t want);
 /* The same for a ticket of the block: ends one that is in its way.  With no lock. */
 int shr__ticket_make_way(sharena_heap *h, uint64_t offset);
+/* In blocks that nothing but tickets keeps. */
+uint64_t shr__tickets_bytes(sharena_heap *h);
 
 #endif

@@ -267,6 +267,21 @@ void check_heap(sharena_heap *heap)
         FAIL("sharena_check: %d (%s)", faults, faults < 0 ? sharena_detail() : "faults");
 }
 
+void *make_block(sharena_heap *heap, size_t size)
+{
+    void *block;
+    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
+    memset(block, 0x42, size < 4096 ? size : 4096);
+    return block;
+}
+
+sharena_handle export_of(sharena_heap *heap, const void *block, unsigned uses)
+{
+    sharena_handle handle;
+    CHECK_OK(sharena_export(heap, block, uses, &handle));
+    return handle;
+}
+
 sharena_stats stats_of(sharena_heap *heap)
 {
     sharena_stats stats;

@@ -106,6 +106,10 @@ struct heap_address {
 struct heap_address address_of(const sharena_heap *);
 sharena_heap *attach_to(const struct heap_address *);
 
+/* A block whose first 4096 bytes are 0x42, and a handle of it. */
+void *make_block(sharena_heap *, size_t size);
+sharena_handle export_of(sharena_heap *, const void *block, unsigned uses);
+
 /* The walker must find nothing. */
 void check_heap(sharena_heap *);
 sharena_stats stats_of(sharena_heap *);

@@ -212,7 +212,7 @@ static void victim_sends_three(struct role *role)
 
 static void make_two_give_way(struct role *role)
 {
-    struct shr_shortage shortage = {SHARENA_EFULL, 1, UINT64_MAX, 0};
+    struct shr_shortage shortage = {.code = SHARENA_EFULL, .bytes = 1, .free_bytes = UINT64_MAX};
     CHECK_EQ(shr__tickets_give_way(role->heap, &shortage, 3 * SHR_UNIT), 1);
 }
 

@@ -7,21 +7,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static void *make(sharena_heap *heap, size_t size)
-{
-    void *block;
-    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
-    memset(block, 0x42, size < 4096 ? size : 4096);
-    return block;
-}
-
-static sharena_handle export_of(sharena_heap *heap, const void *block, unsigned uses)
-{
-    sharena_handle handle;
-    CHECK_OK(sharena_export(heap, block, uses, &handle));
-    return handle;
-}
-
 /* Three messages, told by the sizes of their blocks; then its maker ends. */
 static void export_three(struct peer *parent, void *argument)
 {
@@ -32,7 +17,7 @@ static void export_three(struct peer *parent, void *argument)
     for (int i = 0; i < 3; i++) {
         sharena_place place = {.kind = SHARENA_PLACE_PIPE, .id = (uint64_t)i + 1};
         sharena_handle handle;
-        void *b = make(heap, 3 * MIB);
+        void *b = make_block(heap, 3 * MIB);
         if (how == SHARENA_PLACE_OPEN)
             CHECK_OK(sharena_export_open(heap, b, NULL, &handle));
         else
@@ -170,7 +155,7 @@ static void places_move_once(void)
                   b = {.kind = SHARENA_PLACE_PIPE, .id = 8},
                   loose = {.kind = SHARENA_PLACE_LOOSE};
     sharena_handle handle;
-    void *block = make(heap, 1000);
+    void *block = make_block(heap, 1000);
     CHECK_OK(sharena_export_open(heap, block, NULL, &handle));
     CHECK_EQ(kind_of(heap, &handle), SHARENA_PLACE_OPEN);
     CHECK_OK(sharena_handle_keep(heap, &handle)); /* nobody can have it yet */
@@ -227,7 +212,7 @@ static void export_one_often(struct peer *parent, void *argument)
     (void)argument;
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);
-    void *b = make(heap, 8 * MIB);
+    void *b = make_block(heap, 8 * MIB);
     for (int i = 0; i < 20; i++)
         export_of(heap, b, 1);
     CHECK_OK(sharena_release(heap, b));
@@ -248,22 +233,23 @@ static void many_handles_free_no_more_than_one(void)
     peer_kill(&peer);
     CHECK_OK(sharena_allocate(heap, 30 * MIB, 0, 0, &held));
     CHECK_EQ(sharena_allocate(heap, 50 * MIB, 0, 0, &big), SHARENA_EFULL);
+    CHECK(strstr(sharena_detail(), "(8 MiB are held only by handles") != NULL);
     CHECK_EQ(stats_of(heap).tickets, 20);
     CHECK_OK(sharena_allocate(heap, 30 * MIB, 0, 0, &big));
     CHECK_EQ(stats_of(heap).tickets, 0);
     check_heap(heap);
 }
 
-/* Four messages of a dead maker between blocks of the living: no stretch is to be had. */
+/* Four messages of a dead maker between blocks of the living. */
 static void export_between(struct peer *parent, void *argument)
 {
     struct heap_address address;
-    (void)argument;
+    size_t size = *(size_t *)argument;
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);
     for (int i = 0; i < 4; i++) {
         peer_await(parent);
-        void *b = make(heap, 2 * MIB);
+        void *b = make_block(heap, size);
         export_of(heap, b, 1);
         CHECK_OK(sharena_release(heap, b));
         peer_tell(parent);
@@ -272,26 +258,133 @@ static void export_between(struct peer *parent, void *argument)
         pause();
 }
 
-static void no_stretch_no_victim(void)
+static sharena_heap *heap_of_both(uint64_t reserve, size_t held_size, size_t sent_size,
+                                  void *held[4])
 {
     struct peer peer;
-    void *held[4], *big;
-    peer_start(&peer, export_between, NULL);
-    sharena_heap *heap = scratch_heap(512 * MIB, 32 * MIB);
+    peer_start(&peer, export_between, &sent_size);
+    sharena_heap *heap = scratch_heap(512 * MIB, reserve);
     struct heap_address address = address_of(heap);
     peer_send(&peer, &address, sizeof address);
     for (int i = 0; i < 4; i++) {
-        CHECK_OK(sharena_allocate(heap, 5 * MIB, 0, 0, &held[i]));
+        CHECK_OK(sharena_allocate(heap, held_size, 0, 0, &held[i]));
         peer_tell(&peer);
         peer_await(&peer);
     }
     peer_kill(&peer);
     CHECK_OK(sharena_reap(heap, NULL));
+    return heap;
+}
+
+static void no_stretch_no_victim(void)
+{
+    void *held[4], *big;
+    sharena_heap *heap = heap_of_both(32 * MIB, 5 * MIB, 2 * MIB, held);
     CHECK_EQ(sharena_allocate(heap, 20 * MIB, 0, 0, &big), SHARENA_ERESERVE);
     CHECK_EQ(stats_of(heap).tickets, 4);
     CHECK_OK(sharena_release(heap, held[1])); /* 5 MiB between two of 2 */
     CHECK_OK(sharena_allocate(heap, 8 * MIB, 0, 0, &big));
     CHECK_LE(2, stats_of(heap).tickets);
+    check_heap(heap);
+}
+
+/* Each of the messages is long enough, and covers no place that is aligned. */
+static void no_aligned_stretch_no_victim(void)
+{
+    const size_t unit = SHR_UNIT;
+    void *held[4], *big;
+    sharena_heap *heap = heap_of_both(8 * MIB, 15 * unit, 17 * unit, held);
+    CHECK_EQ(sharena_allocate(heap, 10 * unit, 2 * MIB, 0, &big), SHARENA_ERESERVE);
+    CHECK_EQ(stats_of(heap).tickets, 4);
+    CHECK_OK(sharena_allocate(heap, 10 * unit, 0, 0, &big));
+    CHECK_EQ(stats_of(heap).tickets, 3);
+    check_heap(heap);
+}
+
+/* A slab that a living process owns stays its own when it is empty. */
+static void export_a_slab(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    sharena_handle first;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    for (int i = 0; i < 20; i++) {
+        void *b = make_block(heap, 3000);
+        sharena_handle handle = export_of(heap, b, 1);
+        CHECK_OK(sharena_release(heap, b));
+        if (i == 0)
+            first = handle;
+    }
+    peer_send(parent, &first, sizeof first);
+    for (;;)
+        pause();
+}
+
+static void adopt_a_slab(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    void *b = make_block(heap, 3000);
+    CHECK_OK(sharena_release(heap, b));
+    peer_tell(parent);
+    for (;;)
+        pause();
+}
+
+static void a_slab_of_the_living_is_no_help(void)
+{
+    struct peer maker, owner;
+    sharena_handle first;
+    void *held, *big;
+    peer_start(&maker, export_a_slab, NULL);
+    peer_start(&owner, adopt_a_slab, NULL);
+    sharena_heap *heap = scratch_heap(8 * MIB, 64 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&maker, &address, sizeof address);
+    peer_receive(&maker, &first, sizeof first);
+    peer_kill(&maker);
+    CHECK_OK(sharena_reap(heap, NULL));
+    peer_send(&owner, &address, sizeof address);
+    peer_await(&owner);
+    CHECK_EQ(stats_of(heap).slabs, 1);
+    CHECK_EQ(stats_of(heap).abandoned_slabs, 0);
+    while (sharena_allocate(heap, SHR_UNIT, 0, 0, &held) == 0)
+        ;
+    CHECK_EQ(sharena_allocate(heap, 4000, 0, 0, &big), SHARENA_EFULL); /* of another size */
+    CHECK_EQ(sharena_allocate(heap, 3000, 0, 0, &big), SHARENA_EFULL); /* of that size */
+    CHECK_EQ(stats_of(heap).tickets, 20);
+    peer_kill(&owner);
+    CHECK_OK(sharena_allocate(heap, 3000, 0, 0, &big));
+    CHECK_OK(sharena_reap(heap, NULL));
+    check_heap(heap);
+}
+
+/* The address space is full: a block of the size that is asked for does. */
+static void a_block_for_a_block(void)
+{
+    struct peer maker;
+    void *held, *small[64];
+    sharena_handle first;
+    sharena_block kept;
+    int n = 0;
+    peer_start(&maker, export_a_slab, NULL);
+    sharena_heap *heap = scratch_heap(64 * MIB, 8 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&maker, &address, sizeof address);
+    peer_receive(&maker, &first, sizeof first);
+    peer_kill(&maker);
+    CHECK_OK(sharena_reap(heap, NULL));
+    CHECK_OK(sharena_acquire(heap, &first, &kept)); /* the slab can't go */
+    while (sharena_allocate(heap, SHR_UNIT, 0, 0, &held) == 0)
+        ;
+    CHECK_EQ(stats_of(heap).tickets, 19);
+    while (n < 64 && sharena_allocate(heap, 3000, 0, 0, &small[n]) == 0)
+        n++;
+    CHECK_LE(19, n);
+    CHECK_EQ(stats_of(heap).tickets, 0);
     check_heap(heap);
 }
 
@@ -326,11 +419,11 @@ static void a_handle_takes_the_place_of_one_of_the_dead(void)
     CHECK_OK(sharena_reap(heap, NULL));
     uint64_t before = stats_of(heap).tickets;
     for (unsigned i = 0; i < N; i++)
-        export_of(heap, make(heap, 100), 1);
+        export_of(heap, make_block(heap, 100), 1);
     CHECK_LE(before, stats_of(heap).tickets); /* none was ended in vain */
     CHECK_LE(stats_of(heap).tickets, before + N);
     sharena_handle handle;
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     before = stats_of(heap).tickets;
     for (unsigned i = 0; i < N; i++) /* in a message: nobody's place */
         (void)sharena_export_open(heap, block, NULL, &handle);
@@ -341,4 +434,6 @@ static void a_handle_takes_the_place_of_one_of_the_dead(void)
 CASES(CASE(only_the_dead_give_way_oldest_first), CASE(message_of_the_dead_is_given_back),
       CASE(the_judge_ends_what_nobody_can_read), CASE(places_move_once),
       CASE(nothing_gives_way_in_vain), CASE(many_handles_free_no_more_than_one),
-      CASE(no_stretch_no_victim), CASE(a_handle_takes_the_place_of_one_of_the_dead))
+      CASE(no_stretch_no_victim), CASE(no_aligned_stretch_no_victim),
+      CASE(a_slab_of_the_living_is_no_help), CASE(a_block_for_a_block),
+      CASE(a_handle_takes_the_place_of_one_of_the_dead))
