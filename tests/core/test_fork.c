@@ -12,14 +12,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static void *make(sharena_heap *heap, size_t size)
-{
-    void *block;
-    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
-    memset(block, 0x42, size < 100 ? size : 100);
-    return block;
-}
-
 struct kit {
     sharena_heap *heap;
     void *small, *big, *counted, *sent;
@@ -29,11 +21,11 @@ struct kit {
 static void make_kit(struct kit *kit)
 {
     kit->heap = scratch_heap(256 * MIB, 256 * MIB);
-    kit->small = make(kit->heap, 100);
-    kit->big = make(kit->heap, 1000000);
-    kit->counted = make(kit->heap, 5000);
+    kit->small = make_block(kit->heap, 100);
+    kit->big = make_block(kit->heap, 1000000);
+    kit->counted = make_block(kit->heap, 5000);
     CHECK_OK(sharena_retain(kit->heap, kit->counted));
-    kit->sent = make(kit->heap, 300);
+    kit->sent = make_block(kit->heap, 300);
     CHECK_OK(sharena_export(kit->heap, kit->sent, 2, &kit->handle));
 }
 
@@ -64,7 +56,7 @@ static void child_uses_kit(struct peer *parent, void *argument)
     (void)parent;
     CHECK_EQ(stats_of(kit->heap).processes, 2);
     use_kit(kit);
-    void *own = make(kit->heap, 100);
+    void *own = make_block(kit->heap, 100);
     CHECK_OK(sharena_release(kit->heap, own));
     check_heap(kit->heap);
 }
@@ -112,9 +104,9 @@ static void parent_drops_child_keeps(void)
     CHECK_OK(sharena_release(kit.heap, kit.big));
     CHECK_EQ(stats_of(kit.heap).blocks, 4);
     for (unsigned i = 0; i < 2000; i++)
-        memset(make(kit.heap, 100), 0x99, 100);
+        memset(make_block(kit.heap, 100), 0x99, 100);
     for (unsigned i = 0; i < 20; i++)
-        memset(make(kit.heap, 1000000), 0x99, 1000000);
+        memset(make_block(kit.heap, 1000000), 0x99, 1000000);
     peer_tell(&child);
     peer_await(&child);
     peer_kill(&child);
@@ -189,7 +181,7 @@ static void descend(struct kit *kit, int generations)
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        void *own = make(kit->heap, 700);
+        void *own = make_block(kit->heap, 700);
         if (generations > 1)
             descend(kit, generations - 1);
         CHECK_OK(sharena_release(kit->heap, own));
@@ -269,7 +261,8 @@ static void *work_until_told(void *argument)
             CHECK_OK(sharena_release(busy->heap, blocks[i]));
             blocks[i] = NULL;
         } else {
-            blocks[i] = make(busy->heap, 1 + random_next(&random) % (i == 7 ? 300000 : 3000));
+            blocks[i] = make_block(busy->heap,
+                                   1 + random_next(&random) % (i == 7 ? 300000 : 3000));
             if (i % 5 == 0) {
                 sharena_handle handle;
                 sharena_block block;
@@ -302,7 +295,7 @@ static void fork_while_threads_work(void)
         if (pid == 0) {
             alarm(20);
             for (unsigned k = 0; k < 20; k++)
-                CHECK_OK(sharena_release(kit.heap, make(kit.heap, 1 + k * 200)));
+                CHECK_OK(sharena_release(kit.heap, make_block(kit.heap, 1 + k * 200)));
             use_kit(&kit);
             if (i % 10 == 0)
                 check_heap(kit.heap);

@@ -10,14 +10,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static void *make(sharena_heap *heap, size_t size)
-{
-    void *block;
-    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
-    memset(block, 0x42, size < 100 ? size : 100);
-    return block;
-}
-
 struct kit {
     sharena_heap *heap;
     void *small, *big, *counted, *sent;
@@ -27,11 +19,11 @@ struct kit {
 static void make_kit(struct kit *kit)
 {
     kit->heap = scratch_heap(256 * MIB, 256 * MIB);
-    kit->small = make(kit->heap, 100);
-    kit->big = make(kit->heap, 1000000);
-    kit->counted = make(kit->heap, 5000);
+    kit->small = make_block(kit->heap, 100);
+    kit->big = make_block(kit->heap, 1000000);
+    kit->counted = make_block(kit->heap, 5000);
     CHECK_OK(sharena_retain(kit->heap, kit->counted));
-    kit->sent = make(kit->heap, 300);
+    kit->sent = make_block(kit->heap, 300);
     CHECK_OK(sharena_export(kit->heap, kit->sent, 2, &kit->handle));
 }
 
@@ -93,7 +85,7 @@ static void hundred_children(void)
     CHECK_OK(sharena_release(kit.heap, kit.small));
     CHECK_EQ(stats_of(kit.heap).blocks, 4);
     for (unsigned i = 0; i < 100; i++)
-        memset(make(kit.heap, 10000), 0x99, 10000);
+        memset(make_block(kit.heap, 10000), 0x99, 10000);
     for (int i = 0; i < N; i++) {
         peer_tell(&children[i]);
         peer_join(&children[i]);
@@ -195,9 +187,9 @@ static void what_guests_held_goes_with_them(void)
     sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
     struct peer first, second, third;
     take_all_slots(heap);
-    void *small = make(heap, 100), *big = make(heap, MIB);
+    void *small = make_block(heap, 100), *big = make_block(heap, MIB);
     start_guest(&first, &heap);
-    void *late = make(heap, 200);
+    void *late = make_block(heap, 200);
     start_guest(&second, &heap);
     CHECK_OK(sharena_release(heap, late));
     CHECK_OK(sharena_release(heap, big));
@@ -233,7 +225,7 @@ static void a_thousand_guests_pin_nothing_for_good(void)
     take_all_slots(heap);
     for (unsigned i = 0; i < 1000; i++) {
         struct peer guest;
-        void *block = make(heap, i % 2 ? 100 : 8 * MIB);
+        void *block = make_block(heap, i % 2 ? 100 : 8 * MIB);
         start_guest(&guest, &heap);
         CHECK_OK(sharena_release(heap, block));
         peer_kill(&guest);
@@ -241,7 +233,7 @@ static void a_thousand_guests_pin_nothing_for_good(void)
     CHECK_EQ(blocks_after_reap(heap), 0);
     struct peer guest;
     pid_t child;
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     peer_start(&guest, guest_with_a_child, &heap);
     peer_receive(&guest, &child, sizeof child);
     peer_await(&guest);
@@ -262,7 +254,7 @@ static void guest_without_a_lock_keeps_only_its_own(void)
     struct rlimit limit, none;
     struct peer guest;
     take_all_slots(heap);
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
     none = (struct rlimit){3, limit.rlim_max};
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
@@ -273,7 +265,7 @@ static void guest_without_a_lock_keeps_only_its_own(void)
     await_child(child, 0);
     CHECK_OK(sharena_release(heap, block));
     for (unsigned i = 0; i < 10; i++) {
-        block = make(heap, MIB);
+        block = make_block(heap, MIB);
         start_guest(&guest, &heap);
         CHECK_OK(sharena_release(heap, block));
         peer_kill(&guest);
@@ -335,7 +327,7 @@ static void pins_are_not_inherited(void)
     void *page = NULL;
     CHECK_OK(shr__slot_take(heap, 0, SHR_PROCESSES - 1, SLOT_EMBRYO, &slot, &k, &page));
     take_all_slots(heap);
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     start_guest(&guest, &heap);
     CHECK_OK(sharena_release(heap, block));
     shr__sys_lock_page_drop(page); /* a slot is free again */

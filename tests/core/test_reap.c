@@ -10,14 +10,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static void *make(sharena_heap *heap, size_t size)
-{
-    void *block;
-    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
-    memset(block, 0x42, size < 100 ? size : 100);
-    return block;
-}
-
 /* Holds a bit of everything, in many slabs and runs, and waits. */
 static void hold_and_wait(struct peer *parent, void *argument)
 {
@@ -27,7 +19,7 @@ static void hold_and_wait(struct peer *parent, void *argument)
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);
     for (unsigned i = 0; i < 400; i++) {
-        void *block = make(heap, 1 + (size_t)(random_next(&random) >> (46 + i % 12)));
+        void *block = make_block(heap, 1 + (size_t)(random_next(&random) >> (46 + i % 12)));
         if (i % 5 == 0)
             CHECK_OK(sharena_retain(heap, block));
         if (i % 7 == 0)
@@ -144,8 +136,8 @@ static void shared_blocks_outlive_all_but_the_last(void)
         peer_start(&peers[i], load_and_wait, NULL);
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     struct heap_address address = address_of(heap);
-    blocks[0] = make(heap, 100);
-    blocks[1] = make(heap, 1000000);
+    blocks[0] = make_block(heap, 100);
+    blocks[1] = make_block(heap, 1000000);
     for (int i = 0; i < 2; i++)
         CHECK_OK(sharena_export(heap, blocks[i], N, &handles[i]));
     for (int i = 0; i < N; i++) {
@@ -184,7 +176,7 @@ static void short_life(struct peer *parent, void *argument)
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);
     for (unsigned i = 0; i < 30; i++)
-        make(heap, i % 3 ? 500 : 100000);
+        make_block(heap, i % 3 ? 500 : 100000);
     peer_tell(parent);
     for (;;)
         pause();
@@ -290,7 +282,7 @@ static void detach_cleanly(struct peer *parent, void *argument)
     for (unsigned round = 0; round < 20; round++) {
         sharena_heap *heap = attach_to(&address);
         for (unsigned i = 0; i < 100; i++)
-            make(heap, 1 + i * 700);
+            make_block(heap, 1 + i * 700);
         CHECK_OK(sharena_detach(heap));
     }
 }

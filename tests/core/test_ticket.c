@@ -9,21 +9,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-static void *make(sharena_heap *heap, size_t size)
-{
-    void *block;
-    CHECK_OK(sharena_allocate(heap, size, 0, 0, &block));
-    memset(block, 0x42, size < 4096 ? size : 4096);
-    return block;
-}
-
-static sharena_handle export_of(sharena_heap *heap, const void *block, unsigned uses)
-{
-    sharena_handle handle;
-    CHECK_OK(sharena_export(heap, block, uses, &handle));
-    return handle;
-}
-
 static void *load(sharena_heap *heap, const sharena_handle *handle)
 {
     sharena_block block;
@@ -40,7 +25,7 @@ static void handle_keeps_the_block(void)
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     sharena_stats before = stats_of(heap);
     for (int s = 0; s < SIZES; s++) {
-        void *block = make(heap, sizes[s]);
+        void *block = make_block(heap, sizes[s]);
         sharena_handle handle = export_of(heap, block, 1);
         CHECK_EQ(sizeof handle, 64);
         CHECK_OK(sharena_release(heap, block));
@@ -65,7 +50,7 @@ static void each_load_spends_one_use(void)
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     sharena_stats before = stats_of(heap);
     for (unsigned uses = 1; uses <= 128; uses += uses < 16 ? 1 : 56) {
-        void *block = make(heap, 5000);
+        void *block = make_block(heap, 5000);
         sharena_handle handle = export_of(heap, block, uses);
         CHECK_OK(sharena_release(heap, block));
         for (unsigned i = 0; i < uses; i++) {
@@ -81,7 +66,7 @@ static void each_load_spends_one_use(void)
 static void loaded_more_often_works_while_held(void)
 {
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
-    void *block = make(heap, 5000);
+    void *block = make_block(heap, 5000);
     sharena_handle handle = export_of(heap, block, 1);
     for (unsigned i = 0; i < 50; i++)
         load(heap, &handle);
@@ -98,7 +83,7 @@ static void many_handles_of_one_block(void)
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     sharena_stats before = stats_of(heap);
     uint64_t random = test_seed();
-    void *block = make(heap, 100000);
+    void *block = make_block(heap, 100000);
     for (unsigned i = 0; i < N; i++)
         handles[i] = export_of(heap, block, 1 + i % 3);
     CHECK_OK(sharena_release(heap, block));
@@ -121,7 +106,7 @@ static void given_back_is_gone(void)
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     sharena_stats before = stats_of(heap);
     for (int s = 0; s < SIZES; s++) {
-        void *block = make(heap, sizes[s]);
+        void *block = make_block(heap, sizes[s]);
         sharena_handle handle = export_of(heap, block, 7);
         CHECK_OK(sharena_give_back(heap, &handle));
         CHECK_EQ(stats_of(heap).tickets, 0);
@@ -141,14 +126,14 @@ static void number_of_entries_is_bounded_by_refusal(void)
     sharena_stats before = stats_of(heap);
     unsigned made = 0;
     int code = 0;
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     sharena_handle handle;
     while (made < 3000000 && (code = sharena_export(heap, block, 16, &handle)) == 0)
         made++;
     CHECK_EQ(code, SHARENA_ETICKETS);
     CHECK_LE(100, made);
     CHECK(strlen(sharena_detail()) > 10);
-    void *other = make(heap, 100000); /* others are not in the way */
+    void *other = make_block(heap, 100000); /* others are not in the way */
     CHECK_OK(sharena_export(heap, other, 1, &handle));
     size_t expired = 0;
     CHECK_OK(sharena_ticket_expire(heap, 0, &expired));
@@ -171,11 +156,11 @@ static int count_ticket(const sharena_ticket *ticket, void *argument)
 static void tickets_are_listed_and_expire_by_age(void)
 {
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
-    void *block = make(heap, 100);
+    void *block = make_block(heap, 100);
     unsigned seen = 0;
     size_t expired = 99;
     for (int i = 0; i < 5; i++) {
-        void *b = make(heap, 200);
+        void *b = make_block(heap, 200);
         export_of(heap, b, 1);
         CHECK_OK(sharena_release(heap, b));
     }
@@ -200,7 +185,7 @@ static void one_message_one_ticket_a_block(void)
     sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
     sharena_stats before = stats_of(heap);
     sharena_handle handles[N], other;
-    void *block = make(heap, 100000);
+    void *block = make_block(heap, 100000);
     CHECK_OK(sharena_export_open(heap, block, NULL, &handles[0]));
     CHECK_OK(sharena_export_open(heap, block, NULL, &other));
     for (int i = 1; i < N; i++)
@@ -223,7 +208,7 @@ static void the_table_grows(void)
     sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
     sharena_stats before = stats_of(heap);
     for (int i = 0; i < N; i++) {
-        void *block = make(heap, 64);
+        void *block = make_block(heap, 64);
         handles[i] = export_of(heap, block, 1);
         CHECK_OK(sharena_release(heap, block));
     }
@@ -262,7 +247,7 @@ static void random_handles_are_refused(void)
     sharena_stats before;
     void *held[6];
     for (int i = 0; i < 6; i++)
-        held[i] = make(heap, 30u << (i * 3));
+        held[i] = make_block(heap, 30u << (i * 3));
     sharena_handle good = export_of(heap, held[0], 1);
     before = stats_of(heap);
     for (unsigned i = 0; i < 200000; i++) {
@@ -295,7 +280,7 @@ static void foreign_handles_say_so(void)
                  *other = scratch_heap(64 * MIB, 64 * MIB);
     sharena_heap *found = NULL;
     sharena_block block;
-    void *mine = make(heap, 100);
+    void *mine = make_block(heap, 100);
     sharena_handle handle = export_of(heap, mine, 1), remote = handle, unknown = handle;
     CHECK_EQ(sharena_acquire(other, &handle, &block), SHARENA_EINVAL);
     remote.machine ^= 0x1000;
@@ -316,7 +301,7 @@ static void export_and_wait(struct peer *parent, void *argument)
     bool big = *(bool *)argument;
     peer_receive(parent, &address, sizeof address);
     sharena_heap *heap = attach_to(&address);
-    void *block = make(heap, big ? 500000 : 500);
+    void *block = make_block(heap, big ? 500000 : 500);
     handle = export_of(heap, block, 2);
     CHECK_OK(sharena_release(heap, block));
     peer_send(parent, &handle, sizeof handle);
@@ -433,7 +418,7 @@ static void receivers_race_for_uses(void)
         peer_await(&peers[p]);
     }
     for (unsigned i = 0; i < n; i++) {
-        void *block = make(heap, i % 2 ? 100 : 70000);
+        void *block = make_block(heap, i % 2 ? 100 : 70000);
         sharena_handle handle = export_of(heap, block, 3);
         CHECK_OK(sharena_release(heap, block));
         for (int p = 0; p < 3; p++)
