@@ -106,13 +106,21 @@ int ext_shape_parse(PyObject *shape, ext_shape *out)
 
 /* ---- dtypes ---- */
 
+PyObject *ext_numpy(const char *name)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    PyObject *value = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, name);
+    Py_XDECREF(numpy);
+    return value;
+}
+
 /* The dtype of numpy.empty(0, dtype); NULL without an exception where it has become more
  * dimensions. */
 static PyArray_Descr *dtype_by_numpy(PyObject *dtype)
 {
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *probe = numpy == NULL ? NULL : PyObject_CallMethod(numpy, "empty", "iO", 0, dtype);
-    Py_XDECREF(numpy);
+    PyObject *empty = ext_numpy("empty");
+    PyObject *probe = empty == NULL ? NULL : PyObject_CallFunction(empty, "iO", 0, dtype);
+    Py_XDECREF(empty);
     if (probe == NULL)
         return NULL;
     PyArray_Descr *descr = NULL;

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -128,6 +130,27 @@ int ext_socket_find(uint64_t inode, uint64_t *peer)
     }
     if (fd >= 0)
         (void)close(fd);
+    ext_brief_end();
+    return result;
+}
+
+int ext_sockets_each(void (*each)(uint64_t inode, void *), void *argument)
+{
+    char *line = NULL;
+    size_t room = 0;
+    unsigned long inode;
+
+    ext_brief_begin();
+    FILE *table = fopen("/proc/thread-self/net/unix", "re");
+    int result = table == NULL ? -1 : 0;
+    while (table != NULL && getline(&line, &room, table) >= 0)
+        if (sscanf(line, "%*s %*s %*s %*s %*s %*s %lu", &inode) == 1)
+            each(inode, argument);
+    if (table != NULL && ferror(table))
+        result = -1;
+    free(line);
+    if (table != NULL)
+        (void)fclose(table);
     ext_brief_end();
     return result;
 }

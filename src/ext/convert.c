@@ -25,13 +25,11 @@ typedef struct {
 
 static PyObject *call_array(PyObject *object, PyObject *kwargs)
 {
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *function = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "array");
+    PyObject *function = ext_numpy("array");
     PyObject *args = function == NULL ? NULL : PyTuple_Pack(1, object);
     PyObject *result = args == NULL ? NULL : PyObject_Call(function, args, kwargs);
     Py_XDECREF(args);
     Py_XDECREF(function);
-    Py_XDECREF(numpy);
     return result;
 }
 

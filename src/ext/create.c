@@ -10,8 +10,7 @@ enum filling { FILL_NOTHING, FILL_ZEROS, FILL_ONES, FILL_VALUE };
  * becomes in an array of another dtype has changed and may change again. */
 static int fill_by_numpy(PyArrayObject *array, PyObject *value)
 {
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *copyto = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "copyto");
+    PyObject *copyto = ext_numpy("copyto");
     PyObject *args = copyto == NULL ? NULL : PyTuple_Pack(2, (PyObject *)array, value);
     PyObject *kwargs = args == NULL ? NULL : Py_BuildValue("{ss}", "casting", "unsafe");
     PyObject *done = kwargs == NULL ? NULL : PyObject_Call(copyto, args, kwargs);
@@ -19,7 +18,6 @@ static int fill_by_numpy(PyArrayObject *array, PyObject *value)
     Py_XDECREF(kwargs);
     Py_XDECREF(args);
     Py_XDECREF(copyto);
-    Py_XDECREF(numpy);
     return done == NULL ? -1 : 0;
 }
 
@@ -246,14 +244,12 @@ static int check_subok(PyObject *subok)
 {
     if (subok == NULL || PyBool_Check(subok))
         return 0;
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *function = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "empty_like");
-    PyObject *args = function == NULL ? NULL : Py_BuildValue("(()OsO)", Py_None, "K", subok);
-    PyObject *result = args == NULL ? NULL : PyObject_Call(function, args, NULL);
+    PyObject *function = ext_numpy("empty_like");
+    PyObject *result = function == NULL
+                           ? NULL
+                           : PyObject_CallFunction(function, "()OsO", Py_None, "K", subok);
     Py_XDECREF(result);
-    Py_XDECREF(args);
     Py_XDECREF(function);
-    Py_XDECREF(numpy);
     return result == NULL ? -1 : 0;
 }
 

@@ -180,17 +180,9 @@ static int write_struct(ext_writer *w, PyArray_Descr *descr, int strict, int dep
     return 1;
 }
 
-static PyObject *numpy_record(void)
-{
-    PyObject *numpy = PyImport_ImportModule("numpy");
-    PyObject *record = numpy == NULL ? NULL : PyObject_GetAttrString(numpy, "record");
-    Py_XDECREF(numpy);
-    return record;
-}
-
 static int is_record(const PyTypeObject *type)
 {
-    PyObject *record = numpy_record();
+    PyObject *record = ext_numpy("record");
     int same = record == (const PyObject *)type;
     if (record == NULL)
         PyErr_Clear();
@@ -362,7 +354,7 @@ static int read_fields(ext_reader *r, unsigned count, PyObject *const lists[4], 
 
 static PyArray_Descr *as_record(PyArray_Descr *descr)
 {
-    PyObject *record = numpy_record();
+    PyObject *record = ext_numpy("record");
     PyObject *pair = record == NULL ? NULL : PyTuple_Pack(2, record, (PyObject *)descr);
     PyArray_Descr *result = NULL;
     if (pair != NULL && !PyArray_DescrConverter(pair, &result))

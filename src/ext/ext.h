@@ -1,9 +1,10 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · create, convert, load · flat_list · reduce, receive · share · heap_type, heap_open,
- *   heap_report, records, heap_names, default_heap · array_handle, description, dtype_code · lost ·
- *   load_scope · array_new · arguments, frame · block · arena · errors; without Python: judge.h
+ *   module · create, convert, load · flat_list · transit, dumps, receive · reduce · message · share ·
+ *   heap_type, heap_open, heap_report, heap_waiting, heap_names, default_heap · judge_py · records ·
+ *   array_handle, description, dtype_code · lost · load_scope · array_new · arguments, frame ·
+ *   block · arena · errors; without Python: judge.h
  *
  * Locking: with the GIL, whatever runs between two points that may release it is atomic.
  * Without the GIL (CPython 3.13t and later) the shared structures are guarded by the
@@ -232,7 +233,7 @@ typedef struct {
 int ext_arguments(const ext_signature *, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames, PyObject **values);
 
-/* A shape: `nd` dimensions, checked to be >= 0. */
+/* A shape: `nd` dimensions; negative ones are ext_array_new()'s to refuse. */
 typedef struct {
     int nd;
     npy_intp dims[NPY_MAXDIMS];
@@ -241,6 +242,7 @@ typedef struct {
 int ext_shape_parse(PyObject *, ext_shape *);
 /* New reference; NULL or None gives `fallback` (which may be NULL). */
 int ext_dtype_parse(ext_state *, PyObject *, PyArray_Descr *fallback, PyArray_Descr **);
+PyObject *ext_numpy(const char *name); /* numpy.name, a new reference */
 int ext_device_check(PyObject *device);
 int ext_like_check(PyObject *like);
 /* The UTF-8 of a str that C can read: NULL with ValueError when it holds a NUL, which would
@@ -396,6 +398,14 @@ int ext_lost_init(ext_state *, PyObject *module);
 /* Turns the current exception into a Lost; never fails. */
 PyObject *ext_lost_from_error(ext_state *);
 
+/* ---- records.c ---- */
+
+int ext_records_init(ext_state *, PyObject *module);
+/* One record; consumes the values, of which any may be NULL with an exception. */
+PyObject *ext_record(PyTypeObject *, PyObject **values, int count);
+const char *ext_place_text(uint32_t kind);
+uint64_t ext_place_channel(const sharena_place *); /* its number, for people */
+
 /* ---- heap_type.c and its companions ---- */
 
 typedef struct {
@@ -406,7 +416,6 @@ typedef struct {
 } ext_heap;
 
 int ext_heap_init(ext_state *, PyObject *module);
-int ext_records_init(ext_state *, PyObject *module); /* records.c */
 /* Takes over one attachment of `core`. */
 PyObject *ext_heap_new(ext_state *, sharena_heap *core);
 /* New reference, or NULL with HeapClosedError. */
@@ -427,7 +436,6 @@ PyObject *ext_heap_attach(PyObject *, PyObject *, PyObject *);
 
 PyObject *ext_heap_stats(PyObject *, PyObject *);
 PyObject *ext_heap_waiting(ext_state *, ext_arena *); /* heap_waiting.c */
-const char *ext_place_text(uint32_t kind); /* heap_report.c */
 PyObject *ext_heap_check(PyObject *, PyObject *);
 PyObject *ext_heap_processes(PyObject *, PyObject *);
 PyObject *ext_heap_blocks(PyObject *, PyObject *, PyObject *);

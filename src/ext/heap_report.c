@@ -87,24 +87,6 @@ static PyObject *seconds_from_ns(uint64_t ns)
     return PyFloat_FromDouble((double)ns * 1e-9);
 }
 
-/* A struct sequence; consumes the values, of which any may be NULL with an exception. */
-static PyObject *sequence_from(PyTypeObject *type, PyObject **values, int count)
-{
-    PyObject *sequence = PyStructSequence_New(type);
-    int complete = sequence != NULL;
-    for (int i = 0; i < count; i++) {
-        if (values[i] == NULL)
-            complete = 0;
-        if (sequence == NULL)
-            Py_XDECREF(values[i]);
-        else
-            PyStructSequence_SetItem(sequence, i, values[i]);
-    }
-    if (!complete)
-        Py_CLEAR(sequence);
-    return sequence;
-}
-
 static PyObject *fault_object(ext_state *st, const void *item)
 {
     (void)st;
@@ -118,20 +100,12 @@ static PyObject *process_object(ext_state *st, const void *item)
         from_u64(p->slot),         PyLong_FromLong(p->pid), seconds_from_ns(p->started_ns),
         from_u64(p->blocks),       from_u64(p->bytes),      from_u64(p->guests),
         PyBool_FromLong(p->alive), text_from(p->command)};
-    return sequence_from(st->process_type, values, 8);
-}
-
-const char *ext_place_text(uint32_t kind)
-{
-    static const char *const texts[] = {"", "open", "loose", "pipe", "socket", "child"};
-    return kind < sizeof texts / sizeof texts[0] ? texts[kind] : "";
+    return ext_record(st->process_type, values, 8);
 }
 
 static PyObject *ticket_object(ext_state *st, const void *item)
 {
     const sharena_ticket *t = item;
-    uint64_t channel = t->place.kind == SHARENA_PLACE_CHILD ? (uint32_t)t->place.where
-                                                            : t->place.id;
     PyObject *values[] = {from_u64(t->entry),
                           from_u64(t->offset),
                           from_u64(t->number),
@@ -141,9 +115,9 @@ static PyObject *ticket_object(ext_state *st, const void *item)
                           PyLong_FromLong(t->exporter),
                           PyBool_FromLong(t->exporter_alive),
                           text_from(ext_place_text(t->place.kind)),
-                          from_u64(channel),
+                          from_u64(ext_place_channel(&t->place)),
                           PyBool_FromLong(t->alone)};
-    return sequence_from(st->ticket_type, values, 11);
+    return ext_record(st->ticket_type, values, 11);
 }
 
 static PyObject *block_object(ext_state *st, const void *item)
@@ -151,7 +125,7 @@ static PyObject *block_object(ext_state *st, const void *item)
     const block_line *line = item;
     PyObject *values[] = {from_u64(line->info.offset), from_u64(line->info.size_bytes),
                           from_u64(line->info.holders), text_from(line->site)};
-    return sequence_from(st->block_info_type, values, 4);
+    return ext_record(st->block_info_type, values, 4);
 }
 
 static PyObject *list_from(ext_state *st, gathered *g,
@@ -267,7 +241,7 @@ static PyObject *classes_from(ext_state *st, const sharena_stats *s)
     for (uint32_t i = 0; tuple != NULL && i < count; i++) {
         PyObject *values[] = {from_u64(s->by_class[i].size_bytes), from_u64(s->by_class[i].slabs),
                               from_u64(s->by_class[i].blocks), from_u64(s->by_class[i].capacity)};
-        PyObject *item = sequence_from(st->class_type, values, 4);
+        PyObject *item = ext_record(st->class_type, values, 4);
         if (item == NULL)
             Py_CLEAR(tuple);
         else
@@ -320,7 +294,7 @@ PyObject *ext_heap_stats(PyObject *self, PyObject *unused)
         from_u64(sent->value_bytes),
         waiting,
     };
-    return sequence_from(st->stats_type, values, sizeof values / sizeof values[0]);
+    return ext_record(st->stats_type, values, sizeof values / sizeof values[0]);
 }
 
 static void size_text(char *out, size_t room, uint64_t bytes)

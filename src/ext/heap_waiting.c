@@ -95,27 +95,16 @@ static void cause_of(const group *g, int *asked, char *out, size_t size)
 
 static PyObject *record_from(ext_state *st, const group *g, int *asked)
 {
-    char cause[256];
-    uint64_t channel = g->place.kind == SHARENA_PLACE_CHILD ? (uint32_t)g->place.where
-                                                            : g->place.id;
-    cause[0] = '\0';
+    char cause[256] = "";
     Py_BEGIN_ALLOW_THREADS
     cause_of(g, asked, cause, sizeof cause);
     Py_END_ALLOW_THREADS
-    PyObject *record = PyStructSequence_New(st->waiting_type);
-    PyObject *values[] = {
-        PyUnicode_FromString(ext_place_text(g->place.kind)), PyLong_FromUnsignedLongLong(channel),
-        PyLong_FromUnsignedLongLong(g->tickets), PyLong_FromUnsignedLongLong(g->bytes),
-        PyUnicode_DecodeFSDefault(cause)};
-    for (int i = 0; i < 5; i++) {
-        if (record == NULL)
-            Py_XDECREF(values[i]);
-        else if (values[i] == NULL)
-            Py_CLEAR(record);
-        else
-            PyStructSequence_SetItem(record, i, values[i]);
-    }
-    return record;
+    PyObject *values[] = {PyUnicode_FromString(ext_place_text(g->place.kind)),
+                          PyLong_FromUnsignedLongLong(ext_place_channel(&g->place)),
+                          PyLong_FromUnsignedLongLong(g->tickets),
+                          PyLong_FromUnsignedLongLong(g->bytes),
+                          PyUnicode_DecodeFSDefault(cause)};
+    return ext_record(st->waiting_type, values, 5);
 }
 
 /* A tuple of Waiting records, most bytes first. */

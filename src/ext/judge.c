@@ -182,31 +182,14 @@ static void look_for_pipes(look *l, uint8_t *seen)
 
 /* ---- sockets ---- */
 
-/* Marks as alive what is in the table.  0, or -1: it couldn't be read to its end. */
-static int read_sockets(look *l)
+static void socket_met(uint64_t inode, void *argument)
 {
-    char *line = NULL;
-    size_t room = 0;
-    unsigned long inode;
+    look *l = argument;
 
-    ext_brief_begin();
-    FILE *table = fopen("/proc/thread-self/net/unix", "re");
-    int result = table == NULL ? -1 : 0;
-    while (table != NULL && getline(&line, &room, table) >= 0) {
-        if (sscanf(line, "%*s %*s %*s %*s %*s %*s %lu", &inode) != 1)
-            continue;
-        for (asked *a = find(l, SHARENA_PLACE_SOCKET, inode);
-             a != NULL && a < l->list + l->inquiry->n_places && a->place->id == inode; a++)
-            if (a->verdict == OPEN && a->place->kind == SHARENA_PLACE_SOCKET)
-                a->verdict = ALIVE;
-    }
-    if (table != NULL && ferror(table))
-        result = -1;
-    free(line);
-    if (table != NULL)
-        (void)fclose(table);
-    ext_brief_end();
-    return result;
+    for (asked *a = find(l, SHARENA_PLACE_SOCKET, inode);
+         a != NULL && a < l->list + l->inquiry->n_places && a->place->id == inode; a++)
+        if (a->verdict == OPEN && a->place->kind == SHARENA_PLACE_SOCKET)
+            a->verdict = ALIVE;
 }
 
 /* The table is read a page at a time, and can skip one while others come and go, so what is
@@ -225,7 +208,7 @@ static void look_for_sockets(look *l)
         else
             n++;
     }
-    if (n == 0 || read_sockets(l) < 0)
+    if (n == 0 || ext_sockets_each(socket_met, l) < 0)
         return;
     for (size_t i = 0; i < l->inquiry->n_places; i++) {
         asked *a = &l->list[i];

@@ -100,6 +100,10 @@ int ext_place_of_child(pid_t, sharena_place *out);
 /* Asks this thread's network namespace for a unix socket.  1: *peer (0: none); 0: there is
  * none of this inode; -1: no answer. */
 int ext_socket_find(uint64_t inode, uint64_t *peer);
+/* Calls back for each unix socket of this thread's network namespace, but for what comes and
+ * goes meanwhile; the inode is 0 for one that waits to be accepted.  Within ext_brief_begin().
+ * 0, or -1: not for all. */
+int ext_sockets_each(void (*each)(uint64_t inode, void *), void *argument);
 
 /* ---- obstacle.c: who could have an end that can't be seen ---- */
 

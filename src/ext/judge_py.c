@@ -5,15 +5,9 @@
 #include "ext.h"
 #include "judge.h"
 
-static const char *const kinds[] = {
-    [SHARENA_PLACE_OPEN] = "open",   [SHARENA_PLACE_LOOSE] = "loose",
-    [SHARENA_PLACE_PIPE] = "pipe",   [SHARENA_PLACE_SOCKET] = "socket",
-    [SHARENA_PLACE_CHILD] = "child",
-};
-
 static PyObject *place_object(const sharena_place *place)
 {
-    return Py_BuildValue("(sKK)", kinds[place->kind], (unsigned long long)place->id,
+    return Py_BuildValue("(sKK)", ext_place_text(place->kind), (unsigned long long)place->id,
                          (unsigned long long)place->where);
 }
 
@@ -30,7 +24,7 @@ static int place_parse(PyObject *object, sharena_place *out)
         return -1;
     memset(out, 0, sizeof *out);
     for (uint32_t k = SHARENA_PLACE_OPEN; k <= SHARENA_PLACE_CHILD; k++)
-        if (strcmp(kind, kinds[k]) == 0)
+        if (strcmp(kind, ext_place_text(k)) == 0)
             out->kind = k;
     out->id = id;
     out->where = where;

@@ -32,7 +32,7 @@ typedef struct ext_message {
 
 #define EXT_HEADER_ROOM 16 /* Connection's header has 4 or 12 bytes */
 
-/* What this thread is pickling into memory, or NULL. */
+/* The message that a pickler of this thread is writing which asks reduce_array(), or NULL. */
 extern _Thread_local ext_message *ext_message_now EXT_TLS;
 
 /* The pickle of an array alone: these, the length of the handle in a byte, the handle, those. */

@@ -237,24 +237,18 @@ void ext_obstacles_process(ext_obstacles *o, pid_t pid, enum ext_table table)
 
 /* ---- what holds descriptors ---- */
 
+static void note_waiting(uint64_t inode, void *argument)
+{
+    if (inode == 0)
+        *(int *)argument = 1;
+}
+
 /* On kernels that don't count them: who waits to be accepted has no inode yet. */
 static int anybody_waits(void)
 {
-    char *line = NULL;
-    size_t room = 0;
-    unsigned long inode;
+    int waits = 0;
 
-    ext_brief_begin();
-    FILE *sockets = fopen("/proc/thread-self/net/unix", "re");
-    int waits = sockets == NULL;
-    while (sockets != NULL && getline(&line, &room, sockets) >= 0)
-        if (sscanf(line, "%*s %*s %*s %*s %*s %*s %lu", &inode) == 1 && inode == 0)
-            waits = 1;
-    free(line);
-    if (sockets != NULL)
-        (void)fclose(sockets);
-    ext_brief_end();
-    return waits;
+    return ext_sockets_each(note_waiting, &waits) < 0 || waits;
 }
 
 /* Only unix sockets have the line of `scm_fds`.  A ring that is busy shows nothing of

@@ -35,7 +35,7 @@ static PyStructSequence_Field waiting_fields[] = {
     {"place", "'open', 'loose', 'pipe', 'socket' or 'child'"},
     {"channel", "of the pipe or socket, its inode; of the child, its process id; else 0"},
     {"tickets", "handles there, one for each array and message"},
-    {"bytes", "in blocks that nothing else keeps"},
+    {"bytes", "in blocks that nothing else keeps, each once for every handle of it"},
     {"cause", "why they are kept, and until when"},
     {NULL, NULL},
 };
@@ -185,6 +185,34 @@ static const struct {
     {offsetof(ext_state, block_info_type),
      {"sharena._core.BlockInfo", "A live block.", block_fields, 4}},
 };
+
+PyObject *ext_record(PyTypeObject *type, PyObject **values, int count)
+{
+    PyObject *record = PyStructSequence_New(type);
+    int complete = record != NULL;
+    for (int i = 0; i < count; i++) {
+        if (values[i] == NULL)
+            complete = 0;
+        if (record == NULL)
+            Py_XDECREF(values[i]);
+        else
+            PyStructSequence_SetItem(record, i, values[i]);
+    }
+    if (!complete)
+        Py_CLEAR(record);
+    return record;
+}
+
+const char *ext_place_text(uint32_t kind)
+{
+    static const char *const texts[] = {"", "open", "loose", "pipe", "socket", "child"};
+    return kind < sizeof texts / sizeof texts[0] ? texts[kind] : "";
+}
+
+uint64_t ext_place_channel(const sharena_place *place)
+{
+    return place->kind == SHARENA_PLACE_CHILD ? (uint32_t)place->where : place->id;
+}
 
 int ext_records_init(ext_state *st, PyObject *module)
 {

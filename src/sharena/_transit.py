@@ -35,6 +35,7 @@ _keepers: dict[int, Callable[[dict[str, Any]], Any]] = {}
 _passers: set[int] = set()  # code that only calls `dumps` for a keeper
 _loaders: set[int] = set()  # code that takes a message as bytes and loads it
 _codes: list[CodeType] = []  # keeps the ids above unique
+_NO_METHOD = object()  # is no function, and not the None in _stock either
 
 
 def _keeper(function: Any, connection_of: Callable[[dict[str, Any]], Any]) -> None:
@@ -82,7 +83,7 @@ def _keeps_bytes(frame: FrameType | None) -> bool:
 
 def _called(connection: Any, name: str) -> Any:
     """The function behind a method, which subclasses and instances may have replaced."""
-    return getattr(getattr(connection, name, None), "__func__", _called)
+    return getattr(getattr(connection, name, None), "__func__", _NO_METHOD)
 
 
 # ---- multiprocessing ----
@@ -203,10 +204,10 @@ def hook_loky_reduction(module: Any) -> None:
         def make(file: Any) -> Any:
             return module._LokyPickler(file, reducers=reducers, protocol=protocol)
 
-        if protocol is None:  # what cloudpickle makes of it, and what pickle does
-            by_cloudpickle = module.get_loky_pickler_name() == "cloudpickle"
-            return _core._dumps_with(make, obj, 5 if by_cloudpickle else pickle.DEFAULT_PROTOCOL)
-        return _core._dumps_with(make, obj, protocol)
+        # What None means to cloudpickle, and to pickle.
+        by_cloudpickle = module.get_loky_pickler_name() == "cloudpickle"
+        default = 5 if by_cloudpickle else pickle.DEFAULT_PROTOCOL
+        return _core._dumps_with(make, obj, default if protocol is None else protocol)
 
     @functools.wraps(original)
     def dump(obj: Any, file: Any, reducers: Any = None, protocol: int | None = None) -> None:
