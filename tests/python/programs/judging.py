@@ -214,7 +214,7 @@ def expect_kept(place, *members, because, **options):
     """It is never dead, and the obstacle named is the reason (others come and go)."""
 
     def hindered():
-        assert not ask(place, *members, patient=True, **options), place
+        assert not ask(place, *members, patient=True, **options), f"{place} is dead"
         return because in _core._obstacle()
 
     expect(hindered, place)

@@ -6,6 +6,7 @@ user, since root can look into every process.
 
 import os
 import resource
+import socket
 import subprocess
 import sys
 import time
@@ -201,6 +202,7 @@ def case_member_without_its_main_thread():
 
 def case_out_of_descriptors():
     place = closed_pipe()
+    pair = socket.socketpair()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
     filling = []
@@ -209,11 +211,13 @@ def case_out_of_descriptors():
             filling.append(os.dup(0))
     except OSError:
         expect_kept(place, because="")
-    for _ in range(2):  # one for /proc, one for a process
+    for _ in range(2):  # one for /proc, one for a process, none for what a socket holds
         os.close(filling.pop())
         expect_kept(place, because="no descriptors or memory left")
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     expect_dead(place)
+    for end in pair:
+        end.close()
 
 
 def case_no_proc():
