@@ -338,12 +338,14 @@ int shr__hold(sharena_heap *h, struct shard *d, struct block *b, uint64_t number
 }
 
 /* The one reference to a small block that needs no entry. */
-static int drop_implicit(sharena_heap *h, struct block *b)
+static int drop_implicit(sharena_heap *h, const struct shard *d, struct block *b)
 {
     uint64_t m = load64_relaxed(b->mask);
 
     if (!(m & h->mine) || !out_of_hand(h, b))
         return SHARENA_ENOTHELD;
+    if (d->pins_missed && shr__marks(b))
+        return DROP_KEPT;
     if (!shr__marks(b)) /* a lane's, released by a sibling */
         shr__export_mark(h, b, SHR_MARK_SHARED);
     while (!cas64_seq(b->mask, &m, m & ~h->mine)) /* before the look at the hint */
@@ -360,7 +362,7 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
     uint64_t left, units = 0, counted = 0;
 
     if (!e)
-        return b->class ? drop_implicit(h, b) : SHARENA_ENOTHELD;
+        return b->class ? drop_implicit(h, d, b) : SHARENA_ENOTHELD;
     if (e->pinned && e->count == 1) /* a guest's, not the program's */
         return SHARENA_ENOTHELD;
     if (--e->count > 0) {

@@ -8,13 +8,16 @@
  * guest is as old as that.
  *
  * Without a descriptor there is no lock: what is pinned then stays so for the parent's life.
+ * Without private memory a pin can't be written down: of the small blocks of its shard that
+ * others know of, none is let go any more.
  *
  * Private memory of the parent only.  A kill leaves its bit, as for anything that it holds.
  */
 #include <errno.h>
-#include <stdlib.h>
 
 #include "internal.h"
+
+#define BATCH 256u
 
 static uint64_t lock_at(const sharena_heap *h, unsigned i)
 {
@@ -49,6 +52,8 @@ void shr__guest_pin(sharena_heap *h, const struct block *b)
     shr__export_mark(h, b, SHR_MARK_SHARED);
     if (!e && shr__holding_reserve(d) == 0)
         e = shr__holding_add(d, b->offset, shr__number(b), 1, 0);
+    if (!e) /* no private memory: the guest must not see it re-used */
+        d->pins_missed = 1;
     if (!e || (e->pinned && e->count == 1)) /* only an earlier guest's */
         return;
     if (!e->pinned && e->count < UINT32_MAX)
@@ -78,24 +83,39 @@ static void unpin(sharena_heap *h, uint64_t offset, uint32_t below)
         shr__after_drop(h, &b, how);
 }
 
-/* What was pinned for generations below that.  Without private memory: another time. */
+/* Some that may be unpinned, from table place *at on; letting go of them moves others up. */
+static unsigned gather(struct shard *d, uint32_t below, uint32_t *at, uint64_t offsets[BATCH])
+{
+    unsigned n = 0;
+
+    shr__shard_lock(d);
+    for (; *at < d->room && n < BATCH; ++*at) {
+        const struct holding *e = &d->table[*at];
+        if (e->offset && may_unpin(e, below))
+            offsets[n++] = e->offset - 1;
+    }
+    shr__unlock(d);
+    return n;
+}
+
+/* What was pinned for generations below that. */
 static void unpin_all(sharena_heap *h, uint32_t below)
 {
+    uint64_t offsets[BATCH];
+
     for (unsigned s = 0; s < SHR_SHARDS; s++) {
-        struct shard *d = &h->shards[s];
-        uint64_t *offsets;
-        uint32_t n = 0;
-        shr__shard_lock(d);
-        offsets = d->used ? malloc(d->used * sizeof *offsets) : NULL;
-        for (uint32_t k = 0; offsets && k < d->room; k++) {
-            const struct holding *e = &d->table[k];
-            if (e->offset && may_unpin(e, below))
-                offsets[n++] = e->offset - 1;
+        uint32_t at = 0, found = 0;
+        for (;;) {
+            unsigned n = gather(&h->shards[s], below, &at, offsets);
+            for (unsigned k = 0; k < n; k++)
+                unpin(h, offsets[k], below);
+            found += n;
+            if (n == BATCH)
+                continue;
+            if (!found)
+                break;
+            at = found = 0;
         }
-        shr__unlock(d);
-        for (uint32_t k = 0; k < n; k++)
-            unpin(h, offsets[k], below);
-        free(offsets);
     }
 }
 
@@ -130,6 +150,7 @@ static void forget_for_good(sharena_heap *h)
     for (unsigned s = 0; s < SHR_SHARDS; s++) {
         struct shard *d = &h->shards[s];
         shr__shard_lock(d);
+        d->pins_missed = 0;
         for (uint32_t k = 0; k < d->room; k++)
             d->table[k].for_good = 0;
         shr__unlock(d);

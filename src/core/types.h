@@ -138,7 +138,8 @@ struct shard {
     struct holding *table; /* open addressing, a power of two of entries */
     uint64_t ticket_block; /* of the last ticket made under this lock, + 1 */
     uint32_t ticket_segment, ticket_group; /* and where it is */
-    uint8_t pad[64 - 6 * 4 - 2 * 8];
+    uint32_t pins_missed; /* 1: a guest may see blocks that have no entry; guest.c */
+    uint8_t pad[64 - 7 * 4 - 2 * 8];
 };
 
 struct run_hint {

@@ -3,6 +3,7 @@
 #include "internal.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -340,7 +341,99 @@ static void pins_are_not_inherited(void)
     peer_join(&child);
 }
 
+/* ---- without private memory ----------------------------------------------------------------- */
+
+static rlim_t memory_ends(void)
+{
+    struct rlimit limit;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    SKIP("the sanitizer's own mappings are in the way\n");
+#endif
+    CHECK_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = 1;
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+    for (size_t size = (size_t)1 << 20; size >= 16; size /= 2)
+        while (malloc(size))
+            ;
+    return before;
+}
+
+static void memory_is_back(rlim_t soft)
+{
+    struct rlimit limit;
+    CHECK_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+    limit.rlim_cur = soft;
+    CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
+}
+
+static void look_later(struct peer *parent, void *argument)
+{
+    struct kit *kit = argument;
+    CHECK_EQ(sharena_is_guest(kit->heap), 1);
+    peer_tell(parent);
+    peer_await(parent);
+    CHECK_EQ(*(uint8_t *)kit->small, 0x42);
+}
+
+static void release_at_once(struct peer *parent, void *argument)
+{
+    struct kit *kit = argument;
+    CHECK_OK(sharena_release(kit->heap, kit->small));
+    peer_tell(parent);
+    peer_await(parent);
+}
+
+/* Nothing says then what guests see, so nothing of it is used again. */
+static void pins_that_could_not_be_made(void)
+{
+    struct kit kit = {.heap = scratch_heap(256 * MIB, 256 * MIB)};
+    struct peer one, other;
+    take_all_slots(kit.heap);
+    kit.small = make_block(kit.heap, 100);
+    rlim_t soft = memory_ends();
+    peer_start(&one, look_later, &kit);
+    peer_start(&other, release_at_once, &kit);
+    memory_is_back(soft);
+    peer_await(&one);
+    peer_await(&other);
+    CHECK_EQ(stats_of(kit.heap).blocks, 1);
+    for (unsigned i = 0; i < 5000; i++)
+        memset(make_block(kit.heap, 100), 0x99, 100);
+    CHECK_EQ(*(uint8_t *)kit.small, 0x42);
+    CHECK_OK(sharena_release(kit.heap, kit.small));
+    for (unsigned i = 0; i < 5000; i++)
+        memset(make_block(kit.heap, 100), 0x99, 100);
+    peer_tell(&one);
+    peer_join(&one);
+    peer_tell(&other);
+    peer_join(&other);
+    check_heap(kit.heap);
+}
+
+static void unpinning_takes_no_memory(void)
+{
+    sharena_heap *heap = scratch_heap(256 * MIB, 256 * MIB);
+    struct peer guest;
+    static void *blocks[40000];
+    take_all_slots(heap);
+    for (unsigned i = 0; i < 40000; i++)
+        blocks[i] = make_block(heap, 64);
+    start_guest(&guest, &heap);
+    for (unsigned i = 0; i < 40000; i++)
+        CHECK_OK(sharena_release(heap, blocks[i]));
+    CHECK_EQ(stats_of(heap).blocks, 40000);
+    peer_kill(&guest);
+    rlim_t soft = memory_ends();
+    CHECK_OK(sharena_reap(heap, NULL));
+    memory_is_back(soft);
+    CHECK_EQ(stats_of(heap).guests, 0);
+    CHECK_EQ(stats_of(heap).blocks, 0);
+    check_heap(heap);
+}
+
 CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent),
       CASE(what_guests_held_goes_with_them), CASE_FOR(60, a_thousand_guests_pin_nothing_for_good),
       CASE(pins_are_not_inherited), CASE(guest_without_a_lock_keeps_only_its_own),
-      CASE(second_releases_are_noticed))
+      CASE(second_releases_are_noticed), CASE(pins_that_could_not_be_made),
+      CASE(unpinning_takes_no_memory))
