@@ -21,28 +21,35 @@ static void look_around(sharena_heap *h)
     (void)shr__slabs_collect(h);
 }
 
-/* Before a request fails.  0, or SHARENA_EINTERRUPTED. */
+static void collect(sharena_heap *h)
+{
+    shr__lanes_trim(h);
+    (void)shr__slabs_collect(h);
+    (void)shr__punch_free(h, UINT64_MAX);
+    shr__recount(h);
+}
+
+/* Before a request fails.  0, or an error: interrupted, or in an interrupt this became a forked
+ * child that can't go on. */
 static int reclaim(sharena_heap *h)
 {
     int code = shr__reap(h, NULL, 1);
 
     if (code == 0)
         code = shr__sweep(h, SWEEP_PATIENT);
-    shr__lanes_trim(h);
-    (void)shr__slabs_collect(h);
-    (void)shr__punch_free(h, UINT64_MAX);
-    shr__recount(h);
+    if (code == 0)
+        code = shr__usable(h);
+    collect(h);
     return code;
 }
 
 /* The last resort: messages of the dead that may never be received give way, each time for
- * twice as much, as what they free may not lie together.  1: it is worth another try.  0, with
- * the request's result in *code: it is no shortage, or nothing helps, or it was interrupted. */
+ * twice as much.  1: it is worth another try.  0, with the request's result in *code: it is no
+ * shortage, or nothing helps, or as in reclaim(). */
 static int give_way(sharena_heap *h, int *code, struct shr_shortage *s, unsigned round)
 {
-    uint64_t limit = h->limit_units << SHR_UNIT_SHIFT,
-             used = load64_relaxed(&h->control->committed_meta) +
-                    (load64_relaxed(&h->control->committed_units) << SHR_UNIT_SHIFT);
+    uint64_t used;
+    int unusable;
 
     if (!shr__is_shortage(*code))
         return 0;
@@ -50,17 +57,18 @@ static int give_way(sharena_heap *h, int *code, struct shr_shortage *s, unsigned
         *code = shr__fail(SHARENA_EINTERRUPTED, "interrupted");
         return 0;
     }
-    s->code = *code;
-    if (*code != SHARENA_EFULL) /* what a file system, or a machine, has left isn't known */
-        s->free_bytes = s->bytes;
-    else
-        s->free_bytes = limit > used ? limit - used : 0;
-    if (!shr__tickets_give_way(h, s, s->bytes << (round < 20 ? round : 20)))
+    unusable = shr__usable(h);
+    if (unusable) {
+        *code = unusable;
         return 0;
-    shr__lanes_trim(h);
-    (void)shr__slabs_collect(h);
-    (void)shr__punch_free(h, UINT64_MAX);
-    shr__recount(h);
+    }
+    used = (load64_relaxed(&h->control->committed_meta) + SHR_UNIT - 1) / SHR_UNIT +
+           load64_relaxed(&h->control->committed_units);
+    s->code = *code;
+    s->free_units = used < h->limit_units ? h->limit_units - used : 0;
+    if (!shr__tickets_give_way(h, s, round))
+        return 0;
+    collect(h);
     return 1;
 }
 
@@ -119,32 +127,34 @@ static uint32_t class_for(size_t size, size_t align)
     return 0;
 }
 
+/* The lane is asked for each time: an interrupt may have forked. */
+static int small_try(sharena_heap *h, uint32_t class, unsigned flags, uint64_t *offset)
+{
+    struct lane *l = shr__lane(h);
+
+    return l ? shr__small(h, l, class, flags, offset) : SHARENA_ENOMEM;
+}
+
 static int small_slow(sharena_heap *h, uint32_t class, uint64_t *offset)
 {
-    struct shr_shortage shortage = {.bytes = shr__classes[class].size,
-                                    .units = shr__classes[class].units,
-                                    .align = 1,
-                                    .class = class};
-    struct lane *l;
+    struct shr_shortage shortage = {
+        .units = shr__classes[class].units, .align = 1, .class = class};
     int code = shr__usable(h);
 
     if (code)
         return code;
-    l = shr__lane(h);
-    if (!l)
-        return SHARENA_ENOMEM;
-    code = shr__small(h, l, class, 0, offset);
+    code = small_try(h, class, 0, offset);
     if (code == SHARENA_ERESERVE) {
         look_around(h);
-        code = shr__small(h, l, class, RUN_GROW, offset);
+        code = small_try(h, class, RUN_GROW, offset);
     }
     if (shr__is_shortage(code)) {
         code = reclaim(h);
         if (code)
             return code;
-        code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
+        code = small_try(h, class, RUN_GROW | RUN_ANYWHERE, offset);
         for (unsigned n = 0; give_way(h, &code, &shortage, n); n++)
-            code = shr__small(h, l, class, RUN_GROW | RUN_ANYWHERE, offset);
+            code = small_try(h, class, RUN_GROW | RUN_ANYWHERE, offset);
     }
     if (code == SHARENA_EFULL)
         return full(h, shr__classes[class].size);
@@ -191,7 +201,7 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
 {
     uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT, unit = 0;
     uint64_t align_units = align > SHR_UNIT ? align >> SHR_UNIT_SHIFT : 1;
-    struct shr_shortage shortage = {.bytes = size, .units = units, .align = align_units};
+    struct shr_shortage shortage = {.units = units, .align = align_units};
     int code = shr__usable(h);
 
     if (code)

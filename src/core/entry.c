@@ -277,18 +277,36 @@ static int claim_in_group(sharena_heap *h, struct search *s, uint32_t group)
     return code;
 }
 
-/* The home first: what is sent and received in turn stays there.  Then where this process's
- * last ticket of the block was made, and on from there, round to the home. */
+/* In which order a block's groups are tried.  The home first: what is sent and received in turn
+ * stays there.  Then where this process's last ticket of the block was made, and on from there,
+ * round to the home. */
+struct tour {
+    uint32_t groups, from;
+};
+
+static struct tour tour_of(const struct shard *d, uint64_t offset, uint32_t segment)
+{
+    struct tour t = {groups_of(segment), 1};
+    int known = d->ticket_block == offset + 1 && d->ticket_segment == segment;
+
+    t.groups = t.groups < SHR_TICKET_GROUPS ? t.groups : SHR_TICKET_GROUPS;
+    if (known && d->ticket_group > 1 && d->ticket_group < t.groups)
+        t.from = d->ticket_group;
+    return t;
+}
+
+static uint32_t on_tour(const struct tour *t, uint32_t i)
+{
+    return i == 0 ? 0 : (t->from - 1 + i - 1) % (t->groups - 1) + 1;
+}
+
 static int claim_in(sharena_heap *h, struct shard *d, struct search *s)
 {
-    uint32_t groups = groups_of(s->segment), strange = 0, from = 1;
-    int known = d->ticket_block == s->offset + 1 && d->ticket_segment == s->segment;
+    struct tour t = tour_of(d, s->offset, s->segment);
+    uint32_t strange = 0;
 
-    groups = groups < SHR_TICKET_GROUPS ? groups : SHR_TICKET_GROUPS;
-    if (known && d->ticket_group > 1 && d->ticket_group < groups)
-        from = d->ticket_group;
-    for (uint32_t i = 0; i < groups && strange < FULL_OF_STRANGERS; i++) {
-        uint32_t group = i == 0 ? 0 : (from - 1 + i - 1) % (groups - 1) + 1;
+    for (uint32_t i = 0; i < t.groups && strange < FULL_OF_STRANGERS; i++) {
+        uint32_t group = on_tour(&t, i);
         int code = claim_in_group(h, s, group);
         if (code == 1) {
             d->ticket_block = s->offset + 1;
@@ -337,19 +355,34 @@ int shr__entry_claim(sharena_heap *h, struct shard *d, uint64_t offset, uint64_t
     return 0;
 }
 
+/* 1: most of the group is not the block's. */
+static int visit_group(sharena_heap *h, uint64_t offset, struct group g,
+                       void (*each)(sharena_heap *h, uint32_t at, void *), void *argument)
+{
+    uint32_t own = 0;
+
+    if (!shr__chunk_ready(h, entry_at(g.base)))
+        return 1;
+    for (uint32_t i = 0; i < SHR_TICKET_GROUP; i++) {
+        own += load64_relaxed(&shr__entry(h, in_group(&g, i))->offset) == offset;
+        each(h, in_group(&g, i), argument);
+    }
+    return own * 2 < SHR_TICKET_GROUP;
+}
+
 void shr__entry_candidates(sharena_heap *h, uint64_t offset,
                            void (*each)(sharena_heap *h, uint32_t at, void *), void *argument)
 {
     uint32_t n = segments(h);
 
     for (uint32_t segment = 0; segment < n; segment++) {
-        for (uint32_t group = 0; group < FULL_OF_STRANGERS; group++) {
-            struct group g = group_of(offset, segment, group);
-            if (!shr__chunk_ready(h, entry_at(g.base)))
-                continue;
-            for (uint32_t i = 0; i < SHR_TICKET_GROUP; i++)
-                each(h, in_group(&g, i), argument);
-        }
+        struct shard *d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
+        struct tour t = tour_of(d, offset, segment);
+        uint32_t strange = 0;
+        shr__unlock(d);
+        for (uint32_t i = 0; i < t.groups && strange < FULL_OF_STRANGERS; i++)
+            strange += (uint32_t)visit_group(h, offset, group_of(offset, segment, on_tour(&t, i)),
+                                             each, argument);
     }
 }
 

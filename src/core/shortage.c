@@ -16,7 +16,6 @@
 
 struct kept {
     uint64_t offset, number, word, made_ms;
-    uint64_t bytes; /* that the end of all tickets of the block gives the request */
     uint32_t at;
     int may_end, can_go; /* the ticket; its block */
 };
@@ -24,6 +23,13 @@ struct kept {
 struct listing {
     struct kept *all; /* by offset, then by number */
     size_t count;
+};
+
+/* What can go as a whole: a run, a slab, or a block of the class that is asked for. */
+struct item {
+    uint64_t made_ms; /* of its youngest ticket */
+    uint64_t unit, units; /* the run or slab; a block counts as one unit */
+    size_t first, end; /* its tickets */
 };
 
 /* Of unknown channel, and of a dead maker. */
@@ -46,7 +52,7 @@ static int by_block(const void *a, const void *b)
 
 static int by_age(const void *a, const void *b)
 {
-    const struct kept *x = a, *y = b;
+    const struct item *x = a, *y = b;
 
     return (x->made_ms > y->made_ms) - (x->made_ms < y->made_ms);
 }
@@ -150,109 +156,176 @@ static int slab_can_go(sharena_heap *h, const struct listing *l, uint64_t unit, 
     return 1;
 }
 
-/* ---- memory is short ---------------------------------------------------------------------- */
+/* ---- what can go ---------------------------------------------------------------------------- */
 
-/* Sets what each block would give, once for each; returns the sum.  Of address space a single
- * block gives nothing, unless it is of the very class that is asked for. */
-static uint64_t worth(sharena_heap *h, struct listing *l, const struct shr_shortage *s)
+static void add_item(struct shr_list *items, const struct listing *l, struct item it)
 {
-    int memory = s->code != SHARENA_ERESERVE, goes = 0;
-    uint32_t slab = UINT32_MAX;
-    uint64_t sum = 0;
+    struct item *added;
 
+    for (size_t k = it.first; k < it.end; k++)
+        it.made_ms = l->all[k].made_ms > it.made_ms ? l->all[k].made_ms : it.made_ms;
+    added = shr__append(items);
+    if (added) /* else one less to go */
+        *added = it;
+}
+
+/* Blocks of the class: one is as good as a slab, if it is this process's to use. */
+static void list_blocks(sharena_heap *h, const struct listing *l, uint32_t class,
+                        struct shr_list *items)
+{
     for (size_t i = 0, next; i < l->count; i = next) {
-        struct kept *t = &l->all[i];
         struct block b;
         next = next_block(l, i);
-        if (!t->can_go || shr__decode(h, t->offset, &b) != 0)
-            continue;
-        if (b.class && b.head != slab) {
-            slab = b.head;
-            goes = b.class == s->class ? slab_is_ours(h, b.head)
-                                       : memory && slab_can_go(h, l, b.head, b.class);
-        }
-        if (b.class ? !goes : !memory)
-            continue;
-        for (size_t k = i; k < next; k++)
-            l->all[k].bytes = bytes_of(h, &b);
-        sum += t->bytes;
+        if (l->all[i].can_go && shr__decode(h, l->all[i].offset, &b) == 0 && b.class == class &&
+            slab_is_ours(h, b.head))
+            add_item(items, l, (struct item){.units = 1, .first = i, .end = next});
     }
-    return sum;
 }
 
-static int end_oldest(sharena_heap *h, struct listing *l, uint64_t bytes)
-{
-    uint64_t freed = 0;
-    int ended = 0;
-
-    qsort(l->all, l->count, sizeof *l->all, by_age);
-    for (size_t i = 0; i < l->count && freed < bytes; i++) {
-        const struct kept *t = &l->all[i];
-        if (!t->bytes || !shr__ticket_end(h, t->at, t->word))
-            continue;
-        ended = 1;
-        if (!shr__ticket_live(h, t->offset, t->number))
-            freed += t->bytes;
-    }
-    return ended;
-}
-
-/* ---- address space is short ------------------------------------------------------------------- */
-
-/* Whether the run or slab at `unit` is free, or could be. */
-static int clears(sharena_heap *h, const struct listing *l, uint64_t unit)
+static int run_can_go(sharena_heap *h, const struct listing *l, uint64_t unit)
 {
     uint64_t mask = load64_acquire(&h->units[unit].mask);
     uint32_t class = load32_acquire(&h->units[unit].class);
 
-    if (mask == 0)
-        return 1;
     if (class && class < shr__n_classes &&
         load32_acquire(&h->units[unit].pages) >= shr__classes[class].pages)
         return slab_can_go(h, l, unit, class);
-    return !(mask & SHR_BIT_S) && can_go(l, unit << SHR_UNIT_SHIFT);
+    return mask && !(mask & SHR_BIT_S) && can_go(l, unit << SHR_UNIT_SHIFT);
 }
 
-static int end_in(sharena_heap *h, const struct listing *l, uint64_t from, uint64_t to)
+/* Runs and slabs, by address. */
+static void list_runs(sharena_heap *h, const struct listing *l, struct shr_list *items)
+{
+    for (size_t i = 0, next; i < l->count; i = next) {
+        struct block b;
+        uint64_t end;
+        next = i + 1;
+        if (!l->all[i].can_go || shr__decode(h, l->all[i].offset, &b) != 0)
+            continue;
+        end = shr__next_head(h, b.head);
+        while (next < l->count && l->all[next].offset >> SHR_UNIT_SHIFT < end)
+            next++;
+        if (run_can_go(h, l, b.head))
+            add_item(items, l, (struct item){0, b.head, end - b.head, i, next});
+    }
+}
+
+/* ---- and goes ------------------------------------------------------------------------------- */
+
+static int end_item(sharena_heap *h, const struct listing *l, const struct item *it)
 {
     int ended = 0;
 
-    for (size_t i = 0; i < l->count; i++) {
-        uint64_t unit = l->all[i].offset >> SHR_UNIT_SHIFT;
-        if (l->all[i].can_go && unit >= from && unit < to)
-            ended |= shr__ticket_end(h, l->all[i].at, l->all[i].word);
+    for (size_t k = it->first; k < it->end; k++)
+        if (l->all[k].can_go)
+            ended |= shr__ticket_end(h, l->all[k].at, l->all[k].word);
+    return ended;
+}
+
+static int end_oldest(sharena_heap *h, const struct listing *l, struct shr_list *items,
+                      uint64_t units)
+{
+    struct item *all = items->items;
+    uint64_t freed = 0;
+    int ended = 0;
+
+    qsort(all, items->count, sizeof *all, by_age);
+    for (size_t i = 0; i < items->count && freed < units; i++) {
+        if (!end_item(h, l, &all[i]))
+            continue;
+        ended = 1;
+        freed += all[i].units;
     }
     return ended;
 }
 
-/* The first stretch with room for the run that is asked for. */
-static int end_a_stretch(sharena_heap *h, const struct listing *l, const struct shr_shortage *s)
+static uint64_t units_of(const struct shr_list *items)
 {
+    const struct item *all = items->items;
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < items->count; i++)
+        sum += all[i].units;
+    return sum;
+}
+
+static int lies_in(const struct item *it, uint64_t from, uint64_t to)
+{
+    return it->unit < to && it->unit + it->units > from;
+}
+
+/* Is there memory for these units, too, if everything goes that may? */
+static int can_be_filled(sharena_heap *h, const struct shr_list *items,
+                         const struct shr_shortage *s, uint64_t from, uint64_t to)
+{
+    const struct item *all = items->items;
+    uint64_t have = s->free_units + shr__bits_in(h->commit, from, to);
+
+    for (size_t i = 0; i < items->count; i++)
+        have += lies_in(&all[i], from, to) ? 0 : all[i].units;
+    return have >= to - from;
+}
+
+/* Address space is short: the first stretch with room for the run that is asked for. */
+static int end_a_stretch(sharena_heap *h, const struct listing *l, const struct shr_list *items,
+                         const struct shr_shortage *s)
+{
+    const struct item *all = items->items;
     uint64_t used = shr__used(h), from = 0;
+    size_t n = 0; /* the next item */
+    int ended = 0;
 
     for (uint64_t u = 0, end; u < used; u = end) {
+        uint64_t at = shr__round_up(from, s->align), to = at + s->units;
+        int goes = n < items->count && all[n].unit == u;
+        n += (size_t)goes;
         end = shr__next_head(h, u);
-        if (!clears(h, l, u))
+        if (!goes && load64_acquire(&h->units[u].mask) != 0) {
             from = end;
-        else if (shr__round_up(from, s->align) + s->units <= end)
-            return end_in(h, l, from, end);
+            continue;
+        }
+        if (to > end || !can_be_filled(h, items, s, at, to))
+            continue;
+        for (size_t i = 0; i < items->count; i++)
+            if (lies_in(&all[i], at, to))
+                ended |= end_item(h, l, &all[i]);
+        return ended;
     }
     return 0;
 }
 
-int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *s, uint64_t want)
+/* Memory is short. */
+static int end_for_memory(sharena_heap *h, const struct listing *l, struct shr_list *items,
+                          const struct shr_shortage *s, unsigned round)
 {
+    uint64_t lack = s->units;
+
+    if (s->code == SHARENA_EFULL && s->free_units < s->units) {
+        lack -= s->free_units;
+        if (units_of(items) < lack)
+            return 0;
+    }
+    return end_oldest(h, l, items, lack << (round < 20 ? round : 20));
+}
+
+int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *s, unsigned round)
+{
+    struct shr_list items = {.size = sizeof(struct item)};
     struct listing l;
-    uint64_t sum;
-    int ended = 0;
+    int ended;
 
     list_tickets(h, &l);
     find_what_can_go(h, &l);
-    sum = worth(h, &l, s);
-    if (s->code == SHARENA_ERESERVE && !sum)
-        ended = end_a_stretch(h, &l, s);
-    else if (sum && (s->free_bytes >= s->bytes || sum >= s->bytes - s->free_bytes))
-        ended = end_oldest(h, &l, want);
+    if (s->class)
+        list_blocks(h, &l, s->class, &items);
+    if (items.count) {
+        ended = end_oldest(h, &l, &items, 1);
+    } else {
+        list_runs(h, &l, &items);
+        ended = s->code == SHARENA_ERESERVE ? end_a_stretch(h, &l, &items, s)
+                                            : end_for_memory(h, &l, &items, s, round);
+    }
+    free(items.items);
     free(l.all);
     return ended;
 }

@@ -104,14 +104,13 @@ void *shr__append(struct shr_list *); /* the new last item; NULL: no memory */
 
 struct shr_shortage {
     int code; /* what is short */
-    uint64_t bytes; /* that are asked for */
-    uint64_t free_bytes; /* that there are */
     uint64_t units, align; /* the run or slab that would do; in units */
+    uint64_t free_units; /* that may still be committed, where that is known */
     uint32_t class; /* of the small block that is asked for, or 0 */
 };
-/* Ends handles whose channel is unknown and whose maker is dead, oldest first, until about
- * `want` more bytes are free; none, if all of them are too little.  1: it ended some. */
-int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *, uint64_t want);
+/* Ends handles whose channel is unknown and whose maker is dead, oldest first, and in each round
+ * for twice as much; none, if all of them are too little.  1: it ended some. */
+int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *, unsigned round);
 /* The same for a ticket of the block: ends one that is in its way.  With no lock. */
 int shr__ticket_make_way(sharena_heap *h, uint64_t offset);
 /* In blocks that nothing but tickets keeps. */

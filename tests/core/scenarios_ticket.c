@@ -212,8 +212,8 @@ static void victim_sends_three(struct role *role)
 
 static void make_two_give_way(struct role *role)
 {
-    struct shr_shortage shortage = {.code = SHARENA_EFULL, .bytes = 1, .free_bytes = UINT64_MAX};
-    CHECK_EQ(shr__tickets_give_way(role->heap, &shortage, 3 * SHR_UNIT), 1);
+    struct shr_shortage shortage = {.code = SHARENA_EFULL, .units = 2, .align = 1};
+    CHECK_EQ(shr__tickets_give_way(role->heap, &shortage, 0), 1);
 }
 
 /* ---- verifying -------------------------------------------------------------------------- */
