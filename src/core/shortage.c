@@ -229,7 +229,8 @@ static int end_oldest(sharena_heap *h, const struct listing *l, struct shr_list 
     uint64_t freed = 0;
     int ended = 0;
 
-    qsort(all, items->count, sizeof *all, by_age);
+    if (items->count)
+        qsort(all, items->count, sizeof *all, by_age);
     for (size_t i = 0; i < items->count && freed < units; i++) {
         if (!end_item(h, l, &all[i]))
             continue;
