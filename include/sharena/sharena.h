@@ -91,6 +91,7 @@ typedef struct sharena_block {
     void *start;
     size_t size_bytes; /* usable */
     uint64_t number; /* which life of the block: no handle ever names two */
+    unsigned flags; /* from sharena_find(): SHARENA_UNSHARED or 0 */
 } sharena_block;
 
 /* Where a handle that nobody has loaded is: on its way, or kept somewhere. */
@@ -203,6 +204,7 @@ SHARENA_API void sharena_set_interrupt(int (*callback)(void *), void *argument);
 
 /* Blocks.  align: a power of two up to 2 MiB, or 0. */
 #define SHARENA_ZERO 1u /* the block reads as zeros */
+#define SHARENA_UNSHARED 2u /* noted until sharena_set_shared(): a hint for who hands over */
 SHARENA_API int sharena_allocate(sharena_heap *, size_t size, size_t align, unsigned flags,
                                  void **out);
 /* The same with no alignment beyond 16, in the shape of malloc(): NULL on failure, then
@@ -217,6 +219,7 @@ SHARENA_API int sharena_release(sharena_heap *, const void *block);
 SHARENA_API int sharena_reallocate(sharena_heap *, void *block, size_t size, void **out);
 /* The block that the address lies in, which this process must hold. */
 SHARENA_API int sharena_find(sharena_heap *, const void *address, sharena_block *out);
+SHARENA_API int sharena_set_shared(sharena_heap *, const void *block);
 /* Notes where a block was allocated (shown by sharena_block_list); at most 119 bytes. */
 SHARENA_API int sharena_trace(sharena_heap *, const void *block, const char *site);
 

@@ -249,7 +249,7 @@ static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size,
     if (align & (align - 1) || align > ALIGN_MAX)
         return shr__fail(SHARENA_EINVAL, "the alignment %zu is no power of two up to %zu", align,
                          ALIGN_MAX);
-    if (flags & ~SHARENA_ZERO)
+    if (flags & ~(SHARENA_ZERO | SHARENA_UNSHARED))
         return shr__fail(SHARENA_EINVAL, "unknown flags %#x", flags);
     size += size == 0;
     class = class_for(size, align);
@@ -262,19 +262,26 @@ static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size,
     }
     if (code == SHARENA_ENOMEM)
         return shr__fail(code, "no private memory for the heap's own tables");
-    if (code == 0)
-        *out = h->data + offset;
-    return code;
+    if (code)
+        return code;
+    if (flags & SHARENA_UNSHARED)
+        (void)shr__set_unshared(h, offset, 1);
+    *out = h->data + offset;
+    return 0;
 }
 
 /* In the bracket: from the lane's magazine or its current slab; NULL if they are empty. */
-static void *pop(sharena_heap *h, struct lane *l, uint32_t class)
+static void *pop(sharena_heap *h, struct lane *l, uint32_t class, uint8_t out)
 {
-    void *p = shr__magazine_pop(&l->magazines[class]);
+    void *p = shr__magazine_pop(&l->magazines[class], out);
     struct slab *s = l->bins[class].current;
+    uint32_t i;
 
-    if (!p && s && load32_relaxed(&s->n_free))
-        p = s->start + (size_t)shr__slab_pop(h, s) * s->size;
+    if (!p && s && load32_relaxed(&s->n_free)) {
+        i = shr__slab_pop(h, s);
+        store8_relaxed(&s->out[i], out);
+        p = s->start + (size_t)i * s->size;
+    }
     return p;
 }
 
@@ -286,27 +293,19 @@ int shr__allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, vo
     shr__exit_current();
     l = shr__lane_current(h);
     if (size - 1 >= SHR_SMALL_MAX || align > 16 || (align & (align - 1)) ||
-        flags > SHARENA_ZERO || !l || !shr__enter(l))
+        flags > (SHARENA_ZERO | SHARENA_UNSHARED) || !l || !shr__enter(l))
         return allocate_slow(h, size, align, flags, out);
-    p = pop(h, l, shr__class_of[(size + 15) >> 4]);
+    p = pop(h, l, shr__class_of[(size + 15) >> 4], shr__out_of(flags));
     shr__exit(l);
     if (!p)
         return allocate_slow(h, size, align, flags, out);
-    if (flags)
+    if (flags & SHARENA_ZERO)
         memset(p, 0, size);
     *out = p;
     return 0;
 }
 
 /* ---- release --------------------------------------------------------------------------------- */
-
-int shr__not_held(const sharena_heap *h, const void *p)
-{
-    char name[96];
-
-    return shr__fail(SHARENA_ENOTHELD, "%p is not a block of %s that this process holds", p,
-                     shr__label(h, name));
-}
 
 static int release_slow(sharena_heap *h, const void *block)
 {
@@ -404,6 +403,7 @@ int sharena_find(sharena_heap *h, const void *address, sharena_block *out)
     if (shr__decode_within(h, offset, &b) != 0 || !shr__holds(h, &b))
         return shr__not_held(h, address);
     shr__describe(h, &b, out);
+    out->flags = shr__is_unshared(h, &b) ? SHARENA_UNSHARED : 0;
     if (offset - b.offset >= out->size_bytes)
         return shr__not_held(h, address);
     return 0;

@@ -228,7 +228,7 @@ struct slab *shr__slab_struct(sharena_heap *h, uint32_t class)
     if (!s)
         return NULL;
     for (uint32_t i = 0; i < s->capacity; i++)
-        store8_relaxed(&s->out[i], 1);
+        store8_relaxed(&s->out[i], OUT_SHARED);
     store32_relaxed(&s->n_free, 0);
     store32_relaxed(&s->left, 0);
     store32_relaxed(&s->list, LIST_NONE);

@@ -220,7 +220,7 @@ uint64_t shr__marks(const struct block *b)
 {
     if (b->class)
         return load64_relaxed(b->gen) & SHR_MARKS;
-    return (uint64_t)load32_relaxed(&b->unit->mark) << 62;
+    return (uint64_t)load32_relaxed(&b->unit->mark) << 61;
 }
 
 /* By a holder only: so no life can end or begin under it. */
@@ -228,7 +228,7 @@ uint64_t shr__mark(const struct block *b, uint64_t marks)
 {
     if (b->class)
         return or64_acq_rel(b->gen, marks) & SHR_MARKS;
-    return (uint64_t)or32_acq_rel(&b->unit->mark, (uint32_t)(marks >> 62)) << 62;
+    return (uint64_t)or32_acq_rel(&b->unit->mark, (uint32_t)(marks >> 61)) << 61;
 }
 
 /* I8: before the bit of a block in the unit is set.  A reaper clears it only for the dead. */
@@ -251,15 +251,34 @@ void shr__leave(sharena_heap *h, const struct block *b)
     }
 }
 
+/* ---- private notes -------------------------------------------------------------------------- */
+
+/* What the lane notes of a block of a slab of this process, or NULL. */
+shr_a8 *shr__out(sharena_heap *h, const struct block *b)
+{
+    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+
+    return s && s->unit == b->head && b->index < s->capacity ? &s->out[b->index] : NULL;
+}
+
+/* What is noted privately, as long as the block carries no mark.  Under the unit lock. */
+uint64_t shr__unshared_mark(sharena_heap *h, const struct block *b)
+{
+    struct holding *e = b->class ? NULL : shr__holding(shr__shard(h, b->head), b->offset);
+    shr_a8 *out = shr__out(h, b);
+
+    return (e && e->unshared) || (out && load8_relaxed(out) == OUT_UNSHARED) ? SHR_MARK_UNSHARED
+                                                                             : 0;
+}
+
 /* ---- acquire and drop, under the shard's lock ------------------------------------------- */
 
 /* Is it not at hand in a lane's magazine? */
 static int out_of_hand(sharena_heap *h, const struct block *b)
 {
-    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+    shr_a8 *out = shr__out(h, b);
 
-    return !s || s->unit != b->head || b->index >= s->capacity ||
-           load8_relaxed(&s->out[b->index]);
+    return !out || load8_relaxed(out);
 }
 
 /* One more reference to a block that this process holds without an entry. */
@@ -425,6 +444,6 @@ int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
 
 void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)
 {
-    if (!shr__mark(b, marks))
+    if (!shr__mark(b, marks | shr__unshared_mark(h, b)))
         shr__leave(h, b);
 }

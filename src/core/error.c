@@ -214,3 +214,11 @@ const char *shr__size(uint64_t bytes, char buffer[24])
     (void)snprintf(buffer, 24, "%.4g %.3s", value, units[unit]);
     return buffer;
 }
+
+int shr__not_held(const sharena_heap *h, const void *p)
+{
+    char name[96];
+
+    return shr__fail(SHARENA_ENOTHELD, "%p is not a block of %s that this process holds", p,
+                     shr__label(h, name));
+}

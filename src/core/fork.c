@@ -47,7 +47,8 @@ static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
     shr__touch(h, b->unit, child);
     if (b->class && load64_relaxed(b->mask) == h->mine && !shr__marks(b)) {
         /* of a stopped lane and known to nobody else: plain stores, the mark first */
-        store64_relaxed(b->gen, load64_relaxed(b->gen) | SHR_MARK_SHARED);
+        store64_relaxed(b->gen,
+                        load64_relaxed(b->gen) | SHR_MARK_SHARED | shr__unshared_mark(h, b));
         shr_compiler_barrier();
         store64_release(b->mask, h->mine | child);
         shr__leave(h, b);

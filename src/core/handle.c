@@ -16,6 +16,7 @@ void shr__describe(sharena_heap *h, const struct block *b, sharena_block *out)
     out->size_bytes = b->class ? b->size
                                : (shr__next_head(h, b->head) - b->head) << SHR_UNIT_SHIFT;
     out->number = shr__number(b);
+    out->flags = 0;
 }
 
 static int stale(sharena_heap *h, int code)

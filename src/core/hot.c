@@ -9,13 +9,13 @@
 #define HOT __attribute__((aligned(64))) /* where else they start costs up to a tenth */
 
 /* What lies at hand, or NULL: shr__allocate() then leaves the bracket. */
-static inline void *take(sharena_heap *h, size_t size)
+static inline void *take(sharena_heap *h, size_t size, uint8_t out)
 {
     struct lane *l = atomic_load_explicit(&shr__current, memory_order_relaxed);
     void *p = NULL;
 
     if (SHR_LIKELY(shr__enter_current(l, h)))
-        p = shr__magazine_pop(shr__magazine_for(l, size));
+        p = shr__magazine_pop(shr__magazine_for(l, size), out);
     if (SHR_LIKELY(p != NULL))
         shr__exit(l);
     return p;
@@ -33,7 +33,7 @@ static __attribute__((noinline)) void *otherwise(sharena_heap *h, size_t size)
 
 HOT void *sharena_malloc(sharena_heap *h, size_t size)
 {
-    void *p = take(h, size);
+    void *p = take(h, size, OUT_SHARED);
 
     return SHR_LIKELY(p != NULL) ? p : otherwise(h, size);
 }
@@ -62,10 +62,12 @@ static __attribute__((noinline)) int zeroed(void *p, size_t size)
 
 HOT int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, void **out)
 {
-    void *p = SHR_LIKELY((align | flags) <= 1) ? take(h, size) : NULL;
+    void *p = NULL;
 
+    if (SHR_LIKELY((align | flags >> 1) <= 1))
+        p = take(h, size, shr__out_of(flags));
     if (SHR_UNLIKELY(!p))
         return shr__allocate(h, size, align, flags, out);
     *out = p;
-    return SHR_LIKELY(!flags) ? 0 : zeroed(p, size);
+    return SHR_LIKELY(!(flags & SHARENA_ZERO)) ? 0 : zeroed(p, size);
 }

@@ -1,8 +1,8 @@
 /* What crosses the core's files.
  *
  * The files are a ladder, each calls only downward:
- *   sys · proc · error · room · super · process · holding · descriptor · commit · run · retain ·
- *   slab · lane · bin · magazine · small · release · guest · entry · ticket · sweep ·
+ *   sys · proc · error · room · super · process · holding · descriptor · unshared · commit · run ·
+ *   retain · slab · lane · bin · magazine · small · release · guest · entry · ticket · sweep ·
  *   shortage · handle · name · reap · alloc · hot ·
  *   resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
@@ -26,6 +26,7 @@
 
 int shr__fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *shr__label(const sharena_heap *, char buffer[96]);
+int shr__not_held(const sharena_heap *h, const void *p); /* SHARENA_ENOTHELD */
 const char *shr__size(uint64_t bytes, char buffer[24]);
 struct shr_thread *shr__thread_get(void); /* NULL: no memory */
 /* A heap is left: every thread's lane there becomes a spare one. */
@@ -296,6 +297,8 @@ int shr__drop_bit(sharena_heap *h, struct block *, uint64_t bit);
 int shr__is_mine(sharena_heap *h, struct shard *, const struct block *); /* held by us */
 int shr__holds(sharena_heap *h, const struct block *); /* the same without the table: a hint */
 void shr__export_mark(sharena_heap *h, const struct block *, uint64_t marks);
+shr_a8 *shr__out(sharena_heap *h, const struct block *); /* NULL: of no slab of this process */
+uint64_t shr__unshared_mark(sharena_heap *h, const struct block *);
 /* The slab, if any, in which a lane of this process owns the block. */
 static inline struct slab *shr__slab_at(sharena_heap *h, uint64_t unit)
 {
@@ -318,6 +321,11 @@ int shr__run_find(sharena_heap *h, uint64_t units, uint64_t align_units, unsigne
 /* Publishes nothing: what may be called for a run just taken. */
 void shr__run_freed(sharena_heap *h, uint64_t unit, uint64_t units); /* after the last bit */
 int shr__grow(sharena_heap *h, uint64_t units); /* raises used_units */
+
+/* ---- unshared.c ------------------------------------------------------------------------------ */
+
+int shr__is_unshared(sharena_heap *h, const struct block *);
+int shr__set_unshared(sharena_heap *h, uint64_t offset, int yes); /* 0, or SHARENA_ENOTHELD */
 
 /* ---- commit.c -------------------------------------------------------------------------------- */
 
@@ -384,7 +392,7 @@ static inline uint32_t shr__slab_pop(sharena_heap *h, struct slab *s)
     struct desc_shm *d = &s->descs[i];
 
     store32_relaxed(&s->n_free, n);
-    store8_relaxed(&s->out[i], 1);
+    store8_relaxed(&s->out[i], OUT_SHARED);
     store64_relaxed(&d->gen, load64_relaxed(&d->gen) + 1);
     store64_release(&d->mask, h->mine);
     return i;
@@ -473,7 +481,6 @@ int shr__allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, vo
 int shr__free(sharena_heap *h, const void *block);
 int shr__is_shortage(int code);
 int shr__no_stretch(sharena_heap *h, uint64_t bytes);
-int shr__not_held(const sharena_heap *h, const void *p);
 
 /* ---- fork.c --------------------------------------------------------------------------------------- */
 

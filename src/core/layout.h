@@ -44,7 +44,7 @@
 #include "atomics.h"
 
 #define SHR_MAGIC "SHARENA\n"
-#define SHR_FORMAT 2u
+#define SHR_FORMAT 3u
 
 #define SHR_PAGE 4096u
 #define SHR_UNIT_SHIFT 16
@@ -67,14 +67,17 @@
 #define SHR_BIT_S ((uint64_t)1 << 63) /* the run is a slab (run masks only) */
 #define SHR_BITS_PROCESSES (((uint64_t)1 << SHR_SLOTS) - 1)
 
-/* The number of a life, 62 bits.  A small block's gen is the number with two marks above it;
+/* The number of a life, 61 bits.  A small block's gen is the number with three marks above it;
  * a run's gen is 2 * number + closing, its marks lie in their own word. */
-#define SHR_NUMBER_MAX (((uint64_t)1 << 62) - 1)
+#define SHR_NUMBER_MAX (((uint64_t)1 << 61) - 1)
+#define SHR_MARK_UNSHARED                                                                        \
+    ((uint64_t)1 << 61) /* SHARENA_UNSHARED; beside another mark only, else it is noted
+                                               privately (`out`, holdings) */
 #define SHR_MARK_SHARED                                                                          \
     ((uint64_t)1 << 62) /* plain stores to the mask are over: stamped by a
                                                fork, retained, or released by a sibling */
 #define SHR_MARK_HANDLE ((uint64_t)1 << 63) /* a handle or a name was made of this life */
-#define SHR_MARKS (SHR_MARK_SHARED | SHR_MARK_HANDLE)
+#define SHR_MARKS (SHR_MARK_UNSHARED | SHR_MARK_SHARED | SHR_MARK_HANDLE)
 
 struct super_shm { /* constant; checksum over everything before it */
     char magic[8];
@@ -145,7 +148,7 @@ struct unit_shm {    /* one cache line */
     shr_a64 gen;     /* 2 * number + closing; CAS only */
     shr_a32 class;   /* 0: run; else {index of the unit in its slab 8, class 8}: stored last
                         on the way in (release), first on the way out */
-    shr_a32 mark;    /* the run's marks >> 62; reset by the taker, set by holders */
+    shr_a32 mark;    /* the run's marks >> 61; reset by the taker, set by holders */
     shr_a32 hint;    /* raised (release) by whoever leaves a small mask at 0; owner resets */
     shr_a32 pages;   /* pages of descriptors committed; raised after the commit, before the
                         class word; never lowered */

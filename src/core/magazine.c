@@ -88,7 +88,7 @@ static struct slab *flush(sharena_heap *h, struct lane *l, struct slab *retired)
     for (uint32_t c = 1; c < shr__n_classes; c++) {
         struct magazine *m = &l->magazines[c];
         void *block;
-        while ((block = shr__magazine_pop(m)) != NULL) {
+        while ((block = shr__magazine_pop(m, OUT_SHARED)) != NULL) {
             struct slab *s = unload(h, l, block);
             if (s) {
                 s->next = retired;

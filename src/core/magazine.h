@@ -4,6 +4,12 @@
 
 #include "internal.h"
 
+/* For flags that are valid. */
+static inline uint8_t shr__out_of(unsigned flags)
+{
+    return (uint8_t)(OUT_SHARED + flags / SHARENA_UNSHARED);
+}
+
 /* One that is always empty for what is no small block. */
 static inline struct magazine *shr__magazine_for(struct lane *l, size_t size)
 {
@@ -12,14 +18,14 @@ static inline struct magazine *shr__magazine_for(struct lane *l, size_t size)
     return &l->magazines[size <= SHR_SMALL_MAX ? shr__class_of[(size + 15) >> 4] : 0];
 }
 
-/* In the bracket: the next block, or NULL. */
-static inline void *shr__magazine_pop(struct magazine *m)
+/* In the bracket: the next block, or NULL.  `out`: OUT_. */
+static inline void *shr__magazine_pop(struct magazine *m, uint8_t out)
 {
     struct at_hand *top = m->top;
     void *p = top->block;
 
     if (SHR_LIKELY(p != NULL)) {
-        store8_relaxed(top->out, 1);
+        store8_relaxed(top->out, out);
         m->top = top - 1;
     }
     return p;

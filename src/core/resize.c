@@ -93,6 +93,8 @@ static int resize_in_place(sharena_heap *h, struct block *b, uint64_t old_bytes,
     uint64_t units = ((uint64_t)size + SHR_UNIT - 1) >> SHR_UNIT_SHIFT;
     uint64_t have = old_bytes >> SHR_UNIT_SHIFT;
 
+    if (shr__marks(b) || load64_relaxed(b->mask) != h->mine)
+        return 0; /* others may be looking at it */
     if (b->class)
         return size <= old_bytes && size * 2 > old_bytes;
     if (size <= SHR_SMALL_MAX || units == have)
@@ -118,7 +120,7 @@ int sharena_reallocate(sharena_heap *h, void *block, size_t size, void **out)
         *out = block;
     if (code)
         return code > 0 ? 0 : code;
-    code = sharena_allocate(h, size, 0, 0, &fresh);
+    code = sharena_allocate(h, size, 0, old.flags, &fresh);
     if (code)
         return code;
     memcpy(fresh, block, size < old.size_bytes ? size : old.size_bytes);

@@ -47,6 +47,8 @@ extern _Thread_local shr_lane shr__current __attribute__((tls_model("initial-exe
 
 /* ---- slabs and lanes (private) ------------------------------------------------------ */
 
+enum { OUT_SHARED = 1, OUT_UNSHARED };
+
 struct slab { /* never unmapped while the heap is attached: a stale pointer may be read */
     /* what a release reads: one cache line */
     shr_lane plain; /* its lane, if that may use plain stores: `left` is 0 */
@@ -68,8 +70,8 @@ struct slab { /* never unmapped while the heap is attached: a stale pointer may 
     uint32_t class;
     uint32_t unit;
     struct slab *next, *prev, *all;
-    shr_a8 out[]; /* by block: 1 if the program has it, else it is at hand or on the stack; one
-                     more for the slab's tail.  The lane's, read by others as a hint */
+    shr_a8 out[]; /* by block: OUT_ if the program has it, else 0: it is at hand or on the stack;
+                     one more for the slab's tail.  The lane's, read by others as a hint */
 };
 
 /* Blocks at hand: private ones that were released, and which this process simply goes on
@@ -128,7 +130,8 @@ struct holding {
     uint32_t count;
     uint32_t units; /* of a run; 0: a small block */
     uint32_t pinned; /* the last generation of guests that it is kept for; one of `count` */
-    uint32_t for_good; /* pinned for a guest without a lock: until this process ends */
+    uint16_t for_good; /* pinned for a guest without a lock: until this process ends */
+    uint16_t unshared; /* SHARENA_UNSHARED, of a run */
 };
 
 struct shard {

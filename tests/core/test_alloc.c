@@ -321,9 +321,82 @@ static void long_work_can_be_interrupted(void)
     CHECK_OK(sharena_allocate(heap, 128 * MIB, 0, 0, &block));
 }
 
+/* ---- made for the process's own use ------------------------------------------------------------- */
+
+static unsigned flags_of(sharena_heap *heap, const void *block)
+{
+    sharena_block found = {.flags = 99};
+    CHECK_OK(sharena_find(heap, (const uint8_t *)block + 10, &found));
+    return found.flags;
+}
+
+static const size_t unshared_sizes[] = {64, 5000, 56000, 200000, 3 * MIB};
+
+struct unshared {
+    sharena_heap *heap;
+    void *blocks[5][3];
+};
+
+static void look_as_a_child(struct peer *parent, void *argument)
+{
+    struct unshared *u = argument;
+    (void)parent;
+    for (int i = 0; i < 5; i++) {
+        CHECK_EQ(flags_of(u->heap, u->blocks[i][0]), SHARENA_UNSHARED);
+        CHECK_EQ(flags_of(u->heap, u->blocks[i][1]), 0);
+        CHECK_EQ(flags_of(u->heap, u->blocks[i][2]), 0);
+        CHECK_OK(sharena_set_shared(u->heap, u->blocks[i][0]));
+        CHECK_EQ(flags_of(u->heap, u->blocks[i][0]), 0);
+    }
+}
+
+static void unshared_until_it_is_said(void)
+{
+    struct unshared u = {.heap = scratch_heap(256 * MIB, 512 * MIB)};
+    struct peer child;
+    void *moved;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 5; i++) {
+            size_t size = unshared_sizes[i];
+            unsigned zero = round == 1 ? SHARENA_ZERO : 0;
+            for (int k = 0; k < 3; k++) {
+                unsigned flags = zero | (k < 2 ? SHARENA_UNSHARED : 0);
+                CHECK_OK(sharena_allocate(u.heap, size, 0, flags, &u.blocks[i][k]));
+                CHECK_EQ(flags_of(u.heap, u.blocks[i][k]), flags & SHARENA_UNSHARED);
+                CHECK(!zero || *(uint8_t *)u.blocks[i][k] == 0);
+                memset(u.blocks[i][k], 1, size);
+            }
+            CHECK_OK(sharena_retain(u.heap, u.blocks[i][0]));
+            CHECK_EQ(flags_of(u.heap, u.blocks[i][0]), SHARENA_UNSHARED);
+            CHECK_OK(sharena_release(u.heap, u.blocks[i][0]));
+            CHECK_OK(sharena_set_shared(u.heap, u.blocks[i][1]));
+            CHECK_EQ(flags_of(u.heap, u.blocks[i][1]), 0);
+        }
+        check_heap(u.heap);
+        if (round == 2) {
+            peer_start(&child, look_as_a_child, &u);
+            peer_join(&child);
+            CHECK_OK(sharena_reap(u.heap, NULL));
+        }
+        for (int i = 0; i < 5; i++) {
+            CHECK_OK(sharena_reallocate(u.heap, u.blocks[i][0], 4 * MIB, &moved));
+            CHECK_EQ(flags_of(u.heap, moved), round == 2 ? 0 : SHARENA_UNSHARED);
+            CHECK_OK(sharena_release(u.heap, moved));
+            CHECK_OK(sharena_release(u.heap, u.blocks[i][1]));
+            CHECK_OK(sharena_release(u.heap, u.blocks[i][2]));
+            CHECK_EQ(sharena_set_shared(u.heap, u.blocks[i][2]), SHARENA_ENOTHELD);
+        }
+        for (int i = 0; i < 5; i++) /* a new life is what it is said to be */
+            for (int k = 0; k < 100; k++)
+                CHECK_EQ(flags_of(u.heap, make_block(u.heap, unshared_sizes[i] / 4)), 0);
+        check_heap(u.heap);
+    }
+}
+
 CASES(CASE(bad_requests), CASE(sizes_and_alignments), CASE(classes_waste_little),
       CASE(find_knows_every_byte), CASE(reallocate_keeps_content),
       CASE(a_sent_block_is_never_resized_in_place), CASE(retain_counts),
       CASE(full_heap_is_refused_and_recovers), CASE(trim_gives_everything_back),
       CASE(free_memory_stays_warm_within_its_budget), CASE(large_blocks_start_at_huge_pages),
-      CASE(large_blocks_get_huge_pages), CASE(long_work_can_be_interrupted))
+      CASE(large_blocks_get_huge_pages), CASE(long_work_can_be_interrupted),
+      CASE(unshared_until_it_is_said))
