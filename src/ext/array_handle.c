@@ -68,7 +68,7 @@ int ext_handle_make(ext_state *st, PyArrayObject *array, unsigned uses, ext_mess
 {
     ext_arena *arena;
     sharena_block block;
-    if (!ext_locate(array, &arena, &block))
+    if (!ext_locate_shared(array, &arena, &block))
         return 0;
     int status = make(st, array, arena, &block, uses, message, dtype != NULL, out);
     if (status > 0) {

@@ -249,7 +249,8 @@ static PyArrayObject *plain_view(PyArrayObject *source)
 
 /* ---- the result ---- */
 
-/* Whether the source lies in the heap that was named, or in any if none was. */
+/* Whether the source lies in the heap that was named, or in any if none was; then it is shared
+ * from now on. */
 static int is_in(ext_state *st, PyArrayObject *source, PyObject *heap)
 {
     ext_arena *arena;
@@ -266,6 +267,8 @@ static int is_in(ext_state *st, PyArrayObject *source, PyObject *heap)
             ext_arena_unref(asked);
         }
     }
+    if (right > 0 && (block.flags & SHARENA_UNSHARED))
+        (void)sharena_set_shared(arena->core, block.start);
     ext_arena_unref(arena);
     return right;
 }

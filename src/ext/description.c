@@ -176,3 +176,13 @@ int ext_locate(PyArrayObject *array, ext_arena **arena, sharena_block *block)
     *arena = ext_arena_of(core);
     return *arena != NULL;
 }
+
+int ext_locate_shared(PyArrayObject *array, ext_arena **arena, sharena_block *block)
+{
+    if (!ext_locate(array, arena, block))
+        return 0;
+    if (!(block->flags & SHARENA_UNSHARED))
+        return 1;
+    ext_arena_unref(*arena);
+    return 0;
+}

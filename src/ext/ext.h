@@ -1,7 +1,7 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · create, convert, load · flat_list · transit, dumps, receive · reduce · message · share ·
+ *   module · policy · create, convert, load · flat_list · transit, dumps, receive · reduce · message · share ·
  *   heap_type, heap_open, heap_report, heap_waiting, heap_names, default_heap · judge_py · records ·
  *   array_handle, description, dtype_code · lost · load_scope · array_new · arguments, frame ·
  *   block · arena · errors; without Python: judge.h
@@ -375,6 +375,8 @@ PyArrayObject *ext_description_over(ext_description *, PyObject *block);
 /* The block of an array that lies wholly within one.  1: found, with a new reference to
  * its arena in *arena; 0: not shared. */
 int ext_locate(PyArrayObject *, ext_arena **arena, sharena_block *);
+/* The same, and it was not made by allocate_always() for this process's own use. */
+int ext_locate_shared(PyArrayObject *, ext_arena **arena, sharena_block *);
 
 struct ext_message;
 /* Handle bytes for an array: 1 and *out; 0: not shared, or its dtype has no code; -1.

@@ -5,6 +5,7 @@
 #define EXT_IMPORTS_NUMPY
 #include "judge.h"
 #include "message.h"
+#include "policy.h"
 
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -204,6 +205,16 @@ static PyMethodDef functions[] = {
     {"_obstacle", ext_judge_obstacle_of, METH_NOARGS,
      "_obstacle($module, /)\n--\n\n"
      "What kept the last `_unreadable` from a verdict, or ''."},
+    /* For _policy.py. */
+    {"_memory_policy", ext_policy_make, METH_VARARGS,
+     "_memory_policy($module, heap, align, min_bytes, /)\n--\n\n"
+     "A handler for `_set_memory_policy`: arrays in the heap."},
+    {"_set_memory_policy", ext_policy_set, METH_O,
+     "_set_memory_policy($module, handler, /)\n--\n\n"
+     "Make it NumPy's current handler in this context; returns the one before."},
+    {"_allocate_always", ext_policy_always, METH_VARARGS,
+     "Put what NumPy's default handler allocates into a heap: (heap, align, min_bytes), or\n"
+     "() for where NumPy puts it."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -366,6 +377,8 @@ static int run(PyObject *module)
     if (first != NULL && first_interpreter == PyInterpreterState_Get())
         return follow(module);
     import_array1(-1);
+    if (ext_policy_init() < 0)
+        return -1;
     st->float64 = PyArray_DescrFromType(NPY_DOUBLE);
     if (ext_errors_init(st, module) < 0 || ext_records_init(st, module) < 0 ||
         ext_block_init(st, module) < 0 || ext_heap_init(st, module) < 0 ||

@@ -5,7 +5,7 @@ static int lies_in_a_block(PyObject *array)
 {
     ext_arena *arena;
     sharena_block block;
-    if (!PyArray_Check(array) || !ext_locate((PyArrayObject *)array, &arena, &block))
+    if (!PyArray_Check(array) || !ext_locate_shared((PyArrayObject *)array, &arena, &block))
         return 0;
     ext_arena_unref(arena);
     return 1;
@@ -95,6 +95,8 @@ PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs, P
     ext_arena *arena;
     sharena_block block;
     if (PyArray_Check(v[0]) && ext_locate((PyArrayObject *)v[0], &arena, &block)) {
+        if (block.flags & SHARENA_UNSHARED)
+            (void)sharena_set_shared(arena->core, block.start);
         if (readonly)
             return protected_view(st, (PyArrayObject *)v[0], arena, &block);
         ext_arena_unref(arena);
@@ -148,7 +150,7 @@ static PyObject *refuse_handle(PyObject *object)
     if (!PyArray_Check(object))
         PyErr_Format(PyExc_TypeError, "handle() needs a numpy.ndarray, not %s%s",
                      Py_TYPE(object)->tp_name, way_to_array(object));
-    else if (ext_locate((PyArrayObject *)object, &arena, &block)) {
+    else if (ext_locate_shared((PyArrayObject *)object, &arena, &block)) {
         ext_arena_unref(arena);
         PyErr_Format(PyExc_ValueError,
                      "a handle can't describe dtype %R; send .view() of it with one of "
@@ -156,7 +158,12 @@ static PyObject *refuse_handle(PyObject *object)
                      (PyObject *)PyArray_DESCR((PyArrayObject *)object));
     } else if (PyArray_NBYTES((PyArrayObject *)object) == 0)
         PyErr_SetString(PyExc_ValueError, "an empty array has no memory to share");
-    else
+    else if (ext_locate((PyArrayObject *)object, &arena, &block)) {
+        ext_arena_unref(arena);
+        PyErr_SetString(PyExc_ValueError,
+                        "this array was made under allocate_always() and is not shared yet; "
+                        "pass sharena.share(a), which copies nothing");
+    } else
         PyErr_SetString(PyExc_ValueError,
                         "this array is not in shared memory; make it there, or pass "
                         "sharena.share(a)");

@@ -59,6 +59,7 @@ from ._core import (
     zeros,
     zeros_like,
 )
+from ._policy import MemoryPolicy, allocate_always, allocating
 from ._sharedctypes import shmem_as_ndarray
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "HeapSystemError",
     "HeapVersionError",
     "Lost",
+    "MemoryPolicy",
     "NotAHeapError",
     "RemoteHandleError",
     "SharenaError",
@@ -82,6 +84,8 @@ __all__ = [
     "TooManyNamesError",
     "TooManyProcessesError",
     "__version__",
+    "allocate_always",
+    "allocating",
     "array",
     "asarray",
     "ascontiguousarray",
