@@ -22,11 +22,13 @@ JOBS ?= $(shell nproc)
 #   make test-python PYTEST="-k ticket -x"     options of pytest
 #   make asan TESTS="name fork"                C tests; the same for the other targets of C tests
 #   make matrix VERSIONS=3.12 PYTEST=FILE      CPythons, tests
+#   make test-numpy NUMPY=2.1.0                a NumPy; --quick: a part, five minutes
 #   make models MODELS="name ticket"           models, or cases of them
 #   make bench CASE=pipe, make bench BENCH=--quick
 PYTEST ?=
 TESTS ?=
 VERSIONS ?=
+NUMPY ?=
 MODELS ?=
 CASE ?=
 BENCH ?=
@@ -93,6 +95,10 @@ test-c: $(VENV)/.build ## the C tests, with the invariants checked at each step 
 .PHONY: test-python
 test-python: $(VENV)/.test $(VENV)/.demo package ## the Python tests, with the package as users get it [PYTEST=options]
 	$(PY) -m pytest $(PYTEST)
+
+.PHONY: test-numpy
+test-numpy: $(VENV)/.test package ## NumPy's own tests with its memory in the heap, oldest and newest NumPy, half an hour [NUMPY=--quick]
+	$(PY) scripts/test-numpy $(NUMPY)
 
 .PHONY: fuzz
 fuzz: $(VENV)/.test package ## tests with new random seeds, a minute [SECONDS=n] [SEED=n]

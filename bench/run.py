@@ -21,6 +21,7 @@ import create
 import fragmentation
 import handover
 import large
+import policy
 import process
 from measure import Row, Settings, unpin
 
@@ -33,6 +34,7 @@ CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "create": create.create,
     "fill": create.fill,
     "peers": create.peers,
+    "policy": policy.policy,
     "warm": large.warm,
     "cold": large.cold,
     "pipe": handover.pipe,

@@ -212,6 +212,9 @@ static PyMethodDef functions[] = {
     {"_set_memory_policy", ext_policy_set, METH_O,
      "_set_memory_policy($module, handler, /)\n--\n\n"
      "Make it NumPy's current handler in this context; returns the one before."},
+    {"_policy_refusals", ext_policy_refusals, METH_NOARGS,
+     "_policy_refusals($module, /)\n--\n\n"
+     "How often the heap refused what NumPy released: never, if all is well."},
     {"_allocate_always", ext_policy_always, METH_VARARGS,
      "Put what NumPy's default handler allocates into a heap: (heap, align, min_bytes), or\n"
      "() for where NumPy puts it."},

@@ -12,7 +12,7 @@
  * Arrays of objects stay in private memory: a forked child would share their pointers with its
  * parent, and clears them when it drops the array.  NumPy doesn't say what memory is for, but it
  * zeroes that of objects (calloc), and the array is there already: the last one that ndarray's
- * tp_alloc made, still without data.  Zeroed memory of which that is not known to be numbers is
+ * tp_alloc made, with a handler and still without data.  Zeroed memory of which that is not known to be numbers is
  * private, too.  Without the GIL nobody knows which array was the last.
  *
  * What a forked guest asks for, who has no slot in the heap, is private.
@@ -34,6 +34,7 @@ typedef struct policy {
 
 static PyDataMem_Handler stock; /* NumPy's own */
 static policy *_Atomic always;  /* of the process, or NULL; never freed */
+static _Atomic unsigned refusals; /* releases that the heap refused: none, if all is well */
 
 /* ---- which array is being made -------------------------------------------------------------- */
 
@@ -75,7 +76,7 @@ static int is_for_numbers(void)
     PyArrayObject *array = (PyArrayObject *)latest;
     PyArray_Descr *descr = PyArray_DESCR(array);
     latest = NULL;
-    return Py_REFCNT(array) == 1 && PyArray_DATA(array) == NULL && descr != NULL &&
+    return PyArray_DATA(array) == NULL && PyArray_HANDLER(array) != NULL && descr != NULL &&
            !PyDataType_REFCHK(descr);
 }
 #else
@@ -138,8 +139,10 @@ static void memory_free(void *unused, void *memory, size_t size)
         return;
     }
     ext_uninterruptible++;
-    (void)sharena_release(core, memory); /* the size may be wrong: the heap knows it */
+    int code = sharena_release(core, memory); /* the size may be wrong: the heap knows it */
     ext_uninterruptible--;
+    if (code != 0)
+        (void)atomic_fetch_add_explicit(&refusals, 1, memory_order_relaxed);
 }
 
 /* sharena_reallocate() keeps no alignment. */
@@ -307,6 +310,13 @@ PyObject *ext_policy_set(PyObject *module, PyObject *capsule)
         return NULL;
     }
     return PyDataMem_SetHandler(capsule);
+}
+
+PyObject *ext_policy_refusals(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromUnsignedLong(atomic_load_explicit(&refusals, memory_order_relaxed));
 }
 
 /* Arrays may outlive every use of it, so a policy of the process stays, with its heap. */

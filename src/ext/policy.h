@@ -7,6 +7,7 @@
 int ext_policy_init(void); /* after import_array() */
 PyObject *ext_policy_make(PyObject *, PyObject *);
 PyObject *ext_policy_set(PyObject *, PyObject *);
+PyObject *ext_policy_refusals(PyObject *, PyObject *);
 PyObject *ext_policy_always(PyObject *, PyObject *);
 
 #endif
