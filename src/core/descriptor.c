@@ -444,6 +444,8 @@ int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
 
 void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)
 {
-    if (!shr__mark(b, marks | shr__unshared_mark(h, b)))
+    uint64_t note = shr__marks(b) ? 0 : shr__unshared_mark(h, b);
+
+    if (!shr__mark(b, marks | note))
         shr__leave(h, b);
 }
