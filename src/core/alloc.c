@@ -43,12 +43,27 @@ static int reclaim(sharena_heap *h)
     return code;
 }
 
+/* What may still be committed: under the limit, and where that is what is short, for memory. */
+static uint64_t free_units(sharena_heap *h, int code, uint64_t wanted)
+{
+    uint64_t used = (load64_relaxed(&h->control->committed_meta) + SHR_UNIT - 1) / SHR_UNIT +
+                    load64_relaxed(&h->control->committed_units);
+    uint64_t free = used < h->limit_units ? h->limit_units - used : 0, room = UINT64_MAX;
+    char where[160];
+
+    if (code == SHARENA_EROOM)
+        (void)shr__room(wanted << SHR_UNIT_SHIFT, &room, where, sizeof where);
+    else if (code == SHARENA_ENOSPACE && h->super.name[0])
+        room = shr__sys_free_bytes(shr__fd(h));
+    room >>= SHR_UNIT_SHIFT;
+    return free < room ? free : room;
+}
+
 /* The last resort: messages of the dead that may never be received give way, each time for
  * twice as much.  1: it is worth another try.  0, with the request's result in *code: it is no
  * shortage, or nothing helps, or as in reclaim(). */
 static int give_way(sharena_heap *h, int *code, struct shr_shortage *s, unsigned round)
 {
-    uint64_t used;
     int unusable;
 
     if (!shr__is_shortage(*code))
@@ -62,10 +77,8 @@ static int give_way(sharena_heap *h, int *code, struct shr_shortage *s, unsigned
         *code = unusable;
         return 0;
     }
-    used = (load64_relaxed(&h->control->committed_meta) + SHR_UNIT - 1) / SHR_UNIT +
-           load64_relaxed(&h->control->committed_units);
     s->code = *code;
-    s->free_units = used < h->limit_units ? h->limit_units - used : 0;
+    s->free_units = free_units(h, *code, s->units);
     if (!shr__tickets_give_way(h, s, round))
         return 0;
     collect(h);

@@ -91,8 +91,21 @@ void shr__bin_map(sharena_heap *h, const struct slab *s, struct slab *to)
 }
 
 /* Out of the lane for good: after the bracket it is retired. */
+/* What is noted privately of blocks that are still held would go with the struct.  There are
+ * such blocks only if `left` was raised once too often. */
+static void keep_notes(const sharena_heap *h, struct slab *s)
+{
+    for (uint32_t i = 0; i < s->capacity; i++)
+        if (load8_relaxed(&s->out[i]) == OUT_UNSHARED &&
+            (load64_relaxed(&s->descs[i].mask) & h->mine) &&
+            !(load64_relaxed(&s->descs[i].gen) & SHR_MARKS))
+            (void)or64_acq_rel(&s->descs[i].gen, SHR_MARK_SHARED | SHR_MARK_UNSHARED);
+}
+
 void shr__bin_part(struct lane *l, struct slab *s)
 {
+    if (!shr__bin_is_empty(s))
+        keep_notes(l->heap, s);
     shr__bin_unlink(l, s);
     l->bins[s->class].slabs--;
     shr__bin_map(l->heap, s, NULL);

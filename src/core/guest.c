@@ -67,12 +67,13 @@ static int may_unpin(const struct holding *e, uint32_t below)
     return e->pinned && !e->for_good && e->pinned < below;
 }
 
-static void unpin(sharena_heap *h, uint64_t offset, uint32_t below)
+/* 1: let go of. */
+static unsigned unpin(sharena_heap *h, uint64_t offset, uint32_t below)
 {
     struct shard *d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
     struct holding *e = shr__holding(d, offset);
     struct block b = {.undone = 0};
-    int how = DROP_KEPT;
+    int how = SHARENA_ENOTHELD;
 
     if (e && may_unpin(e, below) && shr__decode(h, offset, &b) == 0) {
         e->pinned = 0;
@@ -81,6 +82,7 @@ static void unpin(sharena_heap *h, uint64_t offset, uint32_t below)
     shr__unlock(d);
     if (how >= 0)
         shr__after_drop(h, &b, how);
+    return how >= 0;
 }
 
 /* Some that may be unpinned, from table place *at on; letting go of them moves others up. */
@@ -104,17 +106,16 @@ static void unpin_all(sharena_heap *h, uint32_t below)
     uint64_t offsets[BATCH];
 
     for (unsigned s = 0; s < SHR_SHARDS; s++) {
-        uint32_t at = 0, found = 0;
+        uint32_t at = 0, done = 0;
         for (;;) {
             unsigned n = gather(&h->shards[s], below, &at, offsets);
             for (unsigned k = 0; k < n; k++)
-                unpin(h, offsets[k], below);
-            found += n;
+                done += unpin(h, offsets[k], below);
             if (n == BATCH)
                 continue;
-            if (!found)
+            if (!done) /* there was none, or the heap is damaged */
                 break;
-            at = found = 0;
+            at = done = 0;
         }
     }
 }

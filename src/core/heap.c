@@ -109,7 +109,7 @@ int sharena_create(const char *name, const sharena_options *options, sharena_hea
                                    "python -m sharena rm %s",
                                    name, name)
                        : cant_open(path);
-            atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
+            shr__heap_set(h->index, NULL);
         }
     }
     pthread_mutex_unlock(&shr__heaps_lock);
@@ -345,7 +345,7 @@ int sharena_detach(sharena_heap *h)
         pthread_mutex_unlock(&shr__heaps_lock);
         return 0;
     }
-    atomic_store_explicit(&shr__heaps[h->index], NULL, memory_order_release);
+    shr__heap_set(h->index, NULL);
     shr__lanes_forget(h);
     shr__thread_forget(h->index);
     pthread_mutex_lock(&h->reap_lock);
@@ -418,14 +418,4 @@ int sharena_is_guest(const sharena_heap *h)
 sharena_heap *sharena_heap_by_uuid(const uint8_t uuid[16])
 {
     return attached(uuid);
-}
-
-sharena_heap *sharena_heap_of(const void *address)
-{
-    for (unsigned i = 0; i < SHR_HEAPS; i++) {
-        sharena_heap *h = shr__heap_at(i);
-        if (h && (uint64_t)((const uint8_t *)address - h->data) < h->data_bytes)
-            return h;
-    }
-    return NULL;
 }

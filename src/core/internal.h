@@ -121,6 +121,7 @@ static inline sharena_heap *shr__heap_at(unsigned index)
     return atomic_load_explicit(&shr__heaps[index], memory_order_acquire);
 }
 
+void shr__heap_set(unsigned index, sharena_heap *); /* NULL: nobody finds it any more */
 static inline struct slot_shm *shr__slot(const sharena_heap *h, unsigned s)
 {
     return (struct slot_shm *)(void *)(h->base + SHR_AT_SLOTS) + s;
@@ -356,7 +357,7 @@ extern void *shr__interrupt_argument;
 int shr__slab_descriptors(sharena_heap *h, uint64_t unit, uint32_t pages); /* commits them */
 void shr__slab_cut(sharena_heap *h, uint64_t unit, uint32_t class);
 void shr__slab_let_go(sharena_heap *h, uint64_t unit, uint32_t class);
-uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class);
+uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class, uint32_t most);
 /* Adopts the abandoned slab at `unit` and gives it back if it is empty: 1 then. */
 int shr__slab_collect(sharena_heap *h, uint64_t unit);
 int shr__slab_looks_empty(sharena_heap *h, uint64_t unit, uint32_t from);

@@ -137,7 +137,7 @@ int shr__heap_publish(sharena_heap *h)
         if (!shr__heap_at(i)) {
             h->index = i;
             h->attached = 1;
-            atomic_store_explicit(&shr__heaps[i], h, memory_order_release);
+            shr__heap_set(i, h);
             return 0;
         }
     return shr__fail(SHARENA_ENOMEM, "this process is attached to %u heaps already", SHR_HEAPS);

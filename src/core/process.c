@@ -23,6 +23,33 @@
 pthread_mutex_t shr__heaps_lock = PTHREAD_MUTEX_INITIALIZER;
 sharena_heap *_Atomic shr__heaps[SHR_HEAPS];
 
+/* Where their data lies: to be read by who has no idea whether there is a heap, and whether
+ * another thread is just leaving it.  `bytes` is 0 before `data` changes. */
+static struct {
+    shr_a64 data, bytes;
+} spans[SHR_HEAPS];
+
+void shr__heap_set(unsigned index, sharena_heap *h)
+{
+    store64_release(&spans[index].bytes, 0);
+    if (h) {
+        store64_relaxed(&spans[index].data, (uint64_t)(uintptr_t)h->data);
+        store64_release(&spans[index].bytes, h->data_bytes);
+    }
+    atomic_store_explicit(&shr__heaps[index], h, memory_order_release);
+}
+
+sharena_heap *sharena_heap_of(const void *address)
+{
+    for (unsigned i = 0; i < SHR_HEAPS; i++) {
+        uint64_t bytes = load64_acquire(&spans[i].bytes);
+        if (bytes && (uint64_t)(uintptr_t)address - load64_acquire(&spans[i].data) < bytes &&
+            load64_relaxed(&spans[i].bytes) == bytes)
+            return shr__heap_at(i);
+    }
+    return NULL;
+}
+
 static uint64_t lock_at(unsigned slot)
 {
     return SHR_AT_SLOTS + (uint64_t)slot * sizeof(struct slot_shm);

@@ -137,6 +137,16 @@ static int can_go(const struct listing *l, uint64_t offset)
     return 0;
 }
 
+/* Can this thread's lane have a block that gets free in the slab at `unit`? */
+static int lane_can_use(sharena_heap *h, uint64_t unit)
+{
+    uint64_t mask = load64_acquire(&h->units[unit].mask);
+    struct slab *s = mask == (SHR_BIT_S | h->mine) ? shr__slab_at(h, unit) : NULL;
+    const struct lane *l = s ? shr__lane_current(h) : NULL;
+
+    return mask == SHR_BIT_S || (l && atomic_load_explicit(&s->lane, memory_order_relaxed) == l);
+}
+
 /* Is what gets free in the slab at `unit` this process's to use?  Else its owner keeps it. */
 static int slab_is_ours(const sharena_heap *h, uint64_t unit)
 {
@@ -169,7 +179,7 @@ static void add_item(struct shr_list *items, const struct listing *l, struct ite
         *added = it;
 }
 
-/* Blocks of the class: one is as good as a slab, if it is this process's to use. */
+/* Blocks of the class: one is as good as a slab. */
 static void list_blocks(sharena_heap *h, const struct listing *l, uint32_t class,
                         struct shr_list *items)
 {
@@ -177,7 +187,7 @@ static void list_blocks(sharena_heap *h, const struct listing *l, uint32_t class
         struct block b;
         next = next_block(l, i);
         if (l->all[i].can_go && shr__decode(h, l->all[i].offset, &b) == 0 && b.class == class &&
-            slab_is_ours(h, b.head))
+            lane_can_use(h, b.head))
             add_item(items, l, (struct item){.units = 1, .first = i, .end = next});
     }
 }
@@ -301,12 +311,10 @@ static int end_for_memory(sharena_heap *h, const struct listing *l, struct shr_l
 {
     uint64_t lack = s->units;
 
-    if (s->code == SHARENA_EFULL && s->free_units < s->units) {
+    if (s->free_units < s->units)
         lack -= s->free_units;
-        if (units_of(items) < lack)
-            return 0;
-    }
-    return end_oldest(h, l, items, lack << (round < 20 ? round : 20));
+    return units_of(items) < lack ? 0
+                                  : end_oldest(h, l, items, lack << (round < 20 ? round : 20));
 }
 
 int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *s, unsigned round)
@@ -320,7 +328,8 @@ int shr__tickets_give_way(sharena_heap *h, const struct shr_shortage *s, unsigne
     if (s->class)
         list_blocks(h, &l, s->class, &items);
     if (items.count) {
-        ended = end_oldest(h, &l, &items, 1);
+        /* more than one, or a heap full of them would be listed for each that is wanted */
+        ended = end_oldest(h, &l, &items, 1 + items.count / 8);
     } else {
         list_runs(h, &l, &items);
         ended = s->code == SHARENA_ERESERVE ? end_a_stretch(h, &l, &items, s)

@@ -19,8 +19,6 @@
  */
 #include "internal.h"
 
-#define ADOPT_LOOKS 512u /* heads looked at for a slab to adopt before another is cut */
-
 /* ---- cut, adopt, give back, abandon ----------------------------------------------------------------- */
 
 /* Waits out acquirers of this process that decoded the units' earlier layout. */
@@ -247,8 +245,9 @@ void shr__slab_let_go(sharena_heap *h, uint64_t unit, uint32_t class)
         abandon(h, unit, class);
 }
 
-/* An abandoned slab of the class with a free block, adopted: its head, or UINT64_MAX. */
-uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class)
+/* An abandoned slab of the class with a free block, adopted: its head, or UINT64_MAX.  At most
+ * so many heads are looked at. */
+uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class, uint32_t most)
 {
     uint32_t seen = load32_acquire(&h->control->abandoned[class]), looks = 0;
     uint64_t used = shr__used(h);
@@ -256,7 +255,7 @@ uint64_t shr__slab_adopt_any(sharena_heap *h, uint32_t class)
 
     if (seen == load32_relaxed(&h->adopt_seen[class]))
         return UINT64_MAX;
-    for (; u < used && looks < ADOPT_LOOKS; u = shr__next_head(h, u), looks++) {
+    for (; u < used && looks < most; u = shr__next_head(h, u), looks++) {
         struct unit_shm *p = &h->units[u];
         uint32_t got;
         if (load64_relaxed(&p->mask) != SHR_BIT_S || load32_relaxed(&p->class) != class ||

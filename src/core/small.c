@@ -6,6 +6,8 @@
  */
 #include "internal.h"
 
+#define ADOPT_LOOKS 512u /* heads looked at for a slab to adopt before another is cut */
+
 /* A slab with free blocks that no lane knows yet: adopted, or cut. */
 static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab **out)
 {
@@ -16,7 +18,7 @@ static int slab_new(sharena_heap *h, uint32_t class, unsigned flags, struct slab
 
     if (!s)
         return SHARENA_ENOMEM;
-    unit = shr__slab_adopt_any(h, class);
+    unit = shr__slab_adopt_any(h, class, flags & RUN_ANYWHERE ? UINT32_MAX : ADOPT_LOOKS);
     if (unit != UINT64_MAX) {
         shr__slab_struct_at(h, s, unit);
         shr__rescan(h, s);

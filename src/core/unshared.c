@@ -52,12 +52,12 @@ int shr__set_unshared(sharena_heap *h, uint64_t offset, int yes)
         code = SHARENA_ENOTHELD;
     if (code == 0) {
         out = shr__out(h, &b);
-        if (!b.class && e)
-            e->unshared = (uint16_t)yes;
-        if (out)
-            store8_relaxed(out, yes ? OUT_UNSHARED : OUT_SHARED);
         if (shr__marks(&b)) /* else a lane may be at its gen with plain stores */
             change_marks(&b, yes ? 0 : SHR_MARK_UNSHARED, yes ? SHR_MARK_UNSHARED : 0);
+        else if (out) /* it stays: a slab is not left while it has such blocks */
+            store8_relaxed(out, yes ? OUT_UNSHARED : OUT_SHARED);
+        else if (e)
+            e->unshared = (uint16_t)yes;
     }
     shr__unlock(d);
     return code;

@@ -398,10 +398,33 @@ static void unshared_until_it_is_said(void)
     }
 }
 
+/* A slab whose `left` was raised once too often is left by its lane with private blocks in it. */
+static void a_note_outlives_its_slab(void)
+{
+    enum { SIZE = 7000 };
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    void *blocks[64], *next;
+    struct block b;
+    uint32_t n = shr__classes[shr__class_of[(SIZE + 15) / 16]].capacity;
+    for (uint32_t i = 0; i < n; i++)
+        CHECK_OK(sharena_allocate(heap, SIZE, 0, SHARENA_UNSHARED, &blocks[i]));
+    CHECK_OK(sharena_allocate(heap, SIZE, 0, SHARENA_UNSHARED, &next)); /* of the next slab */
+    CHECK_OK(shr__decode(heap, (uint64_t)((uint8_t *)blocks[0] - heap->data), &b));
+    (void)shr__mark(&b, SHR_MARK_SHARED | shr__unshared_mark(heap, &b));
+    shr__lanes_trim(heap); /* another thread, which counts the mark */
+    shr__leave(heap, &b);
+    for (uint32_t i = 2; i < n; i++)
+        CHECK_OK(sharena_release(heap, blocks[i]));
+    shr__lanes_flush(heap);
+    CHECK_EQ(flags_of(heap, blocks[0]), SHARENA_UNSHARED);
+    CHECK_EQ(flags_of(heap, blocks[1]), SHARENA_UNSHARED);
+    check_heap(heap);
+}
+
 CASES(CASE(bad_requests), CASE(sizes_and_alignments), CASE(classes_waste_little),
       CASE(find_knows_every_byte), CASE(reallocate_keeps_content),
       CASE(a_sent_block_is_never_resized_in_place), CASE(retain_counts),
       CASE(full_heap_is_refused_and_recovers), CASE(trim_gives_everything_back),
       CASE(free_memory_stays_warm_within_its_budget), CASE(large_blocks_start_at_huge_pages),
       CASE(large_blocks_get_huge_pages), CASE(long_work_can_be_interrupted),
-      CASE(unshared_until_it_is_said))
+      CASE(unshared_until_it_is_said), CASE(a_note_outlives_its_slab))

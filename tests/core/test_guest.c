@@ -432,8 +432,25 @@ static void unpinning_takes_no_memory(void)
     check_heap(heap);
 }
 
+/* What can't be decoded any more is let be, not tried for ever. */
+static void damage_ends_the_unpinning(void)
+{
+    sharena_heap *heap = scratch_heap(64 * MIB, 64 * MIB);
+    struct peer guest;
+    struct block b;
+    take_all_slots(heap);
+    const uint8_t *block = make_block(heap, 3000);
+    start_guest(&guest, &heap);
+    CHECK_OK(shr__decode(heap, (uint64_t)(block - heap->data), &b));
+    store32_release(&b.unit->class, SHR_CLASSES_MAX - 1);
+    peer_kill(&guest);
+    CHECK_OK(sharena_reap(heap, NULL));
+    store32_release(&b.unit->class, b.class);
+    check_heap(heap);
+}
+
 CASES(CASE_FOR(60, hundred_children), CASE_FOR(60, guests_outlive_their_parent),
       CASE(what_guests_held_goes_with_them), CASE_FOR(60, a_thousand_guests_pin_nothing_for_good),
       CASE(pins_are_not_inherited), CASE(guest_without_a_lock_keeps_only_its_own),
       CASE(second_releases_are_noticed), CASE(pins_that_could_not_be_made),
-      CASE(unpinning_takes_no_memory))
+      CASE(unpinning_takes_no_memory), CASE(damage_ends_the_unpinning))

@@ -3,6 +3,7 @@
 #include "internal.h"
 #include "ticket.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -382,9 +383,101 @@ static void a_fork_in_an_interrupt(void)
     check_heap(heap);
 }
 
+/* What lies in a slab that another thread's lane keeps is of no use to this one. */
+enum { FORWARDED = 20 };
+static sharena_heap *threads_heap;
+static struct peer forwarder;
+static pthread_barrier_t barrier;
+
+static void send_on(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    for (int i = 0; i < FORWARDED; i++) {
+        sharena_handle handle;
+        sharena_block block;
+        peer_receive(parent, &handle, sizeof handle);
+        CHECK_OK(sharena_acquire(heap, &handle, &block));
+        export_of(heap, block.start, 1);
+    }
+    peer_tell(parent);
+    for (;;)
+        pause();
+}
+
+static void *keep_a_slab(void *unused)
+{
+    void *blocks[FORWARDED];
+    make_block(threads_heap, 3000); /* private: the slab stays this lane's */
+    for (int i = 0; i < FORWARDED; i++)
+        blocks[i] = make_block(threads_heap, 3000);
+    for (int i = 0; i < FORWARDED; i++) {
+        sharena_handle handle = export_of(threads_heap, blocks[i], 1);
+        peer_send(&forwarder, &handle, sizeof handle);
+    }
+    peer_await(&forwarder);
+    for (int i = 0; i < FORWARDED; i++)
+        CHECK_OK(sharena_release(threads_heap, blocks[i]));
+    (void)pthread_barrier_wait(&barrier);
+    (void)pthread_barrier_wait(&barrier); /* it stays until all is said */
+    return unused;
+}
+
+static void a_slab_of_another_thread_is_no_help(void)
+{
+    pthread_t thread;
+    void *held, *block;
+    CHECK_EQ(pthread_barrier_init(&barrier, NULL, 2), 0);
+    peer_start(&forwarder, send_on, NULL);
+    sharena_heap *heap = threads_heap = scratch_heap(8 * MIB, 64 * MIB);
+    struct heap_address address = address_of(heap);
+    peer_send(&forwarder, &address, sizeof address);
+    CHECK_EQ(pthread_create(&thread, NULL, keep_a_slab, NULL), 0);
+    (void)pthread_barrier_wait(&barrier);
+    peer_kill(&forwarder);
+    CHECK_OK(sharena_reap(heap, NULL));
+    while (sharena_allocate(heap, SHR_UNIT, 0, 0, &held) == 0)
+        ;
+    CHECK_EQ(stats_of(heap).tickets, FORWARDED);
+    CHECK_EQ(sharena_allocate(heap, 3000, 0, 0, &block), SHARENA_EFULL);
+    CHECK_EQ(stats_of(heap).tickets, FORWARDED);
+    (void)pthread_barrier_wait(&barrier);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    check_heap(heap);
+}
+
+/* The block that gets free is found, however many runs lie before it. */
+static void a_block_far_away(void)
+{
+    struct peer maker;
+    void *held, *block;
+    sharena_handle first;
+    sharena_block kept;
+    peer_start(&maker, export_a_slab, NULL);
+    sharena_heap *heap = scratch_heap(256 * MIB, 1024 * MIB);
+    for (int i = 0; i < 3000; i++)
+        CHECK_OK(sharena_allocate(heap, SHR_UNIT, 0, 0, &held));
+    struct heap_address address = address_of(heap);
+    peer_send(&maker, &address, sizeof address);
+    peer_receive(&maker, &first, sizeof first);
+    peer_kill(&maker);
+    CHECK_OK(sharena_reap(heap, NULL));
+    CHECK_OK(sharena_acquire(heap, &first, &kept)); /* the slab can't go */
+    while (sharena_allocate(heap, SHR_UNIT, 0, 0, &held) == 0)
+        ;
+    CHECK_EQ(stats_of(heap).tickets, 19);
+    CHECK_OK(sharena_allocate(heap, 3000, 0, 0, &block)); /* one was free all along */
+    CHECK_OK(sharena_allocate(heap, 3000, 0, 0, &block));
+    CHECK_LE(16, stats_of(heap).tickets);
+    check_heap(heap);
+}
+
 CASES(CASE(many_handles_free_no_more_than_one), CASE(no_stretch_no_victim),
       CASE(no_aligned_stretch_no_victim), CASE(a_slab_of_the_living_is_no_help),
-      CASE(a_block_for_a_block), CASE(a_slab_is_more_than_a_block), CASE(slabs_go_as_a_whole),
+      CASE(a_block_for_a_block), CASE(a_slab_of_another_thread_is_no_help),
+      CASE(a_block_far_away), CASE(a_slab_is_more_than_a_block), CASE(slabs_go_as_a_whole),
       CASE(a_stretch_without_memory), CASE(a_fork_in_an_interrupt),
       CASE(a_handle_takes_the_place_of_one_of_the_dead),
       CASE_FOR(60, a_place_behind_thousands_of_ones_own))
