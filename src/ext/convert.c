@@ -260,12 +260,9 @@ static int is_in(ext_state *st, PyArrayObject *source, PyObject *heap)
     int right = 1;
     if (heap != NULL && heap != Py_None) {
         ext_arena *asked = ext_heap_choose(st, heap);
-        if (asked == NULL)
-            right = -1;
-        else {
-            right = asked == arena;
+        right = asked == NULL ? -1 : asked == arena;
+        if (asked != NULL)
             ext_arena_unref(asked);
-        }
     }
     if (right > 0 && (block.flags & SHARENA_UNSHARED))
         (void)sharena_set_shared(arena->core, block.start);

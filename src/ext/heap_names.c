@@ -294,11 +294,12 @@ static int set_name(ext_state *st, ext_arena *arena, const char *name, PyObject 
     if (!PyArray_Check(value) || !ext_locate((PyArrayObject *)value, &where, &block))
         return set_copy(st, arena, name, value);
     int here = where == arena;
-    if (here && (block.flags & SHARENA_UNSHARED))
+    int status = here ? name_block(st, arena, name, block.start, (PyArrayObject *)value)
+                      : set_copy(st, arena, name, value);
+    if (here && status == 0 && (block.flags & SHARENA_UNSHARED))
         (void)sharena_set_shared(arena->core, block.start);
     ext_arena_unref(where);
-    return here ? name_block(st, arena, name, block.start, (PyArrayObject *)value)
-                : set_copy(st, arena, name, value);
+    return status;
 }
 
 static int remove_name(PyObject *self, PyObject *name)

@@ -206,12 +206,6 @@ static PyMethodDef functions[] = {
      "_obstacle($module, /)\n--\n\n"
      "What kept the last `_unreadable` from a verdict, or ''."},
     /* For _policy.py. */
-    {"_memory_policy", ext_policy_make, METH_VARARGS,
-     "_memory_policy($module, heap, align, min_bytes, /)\n--\n\n"
-     "A handler for `_set_memory_policy`: arrays in the heap."},
-    {"_set_memory_policy", ext_policy_set, METH_O,
-     "_set_memory_policy($module, handler, /)\n--\n\n"
-     "Make it NumPy's current handler in this context; returns the one before."},
     {"_policy_refusals", ext_policy_refusals, METH_NOARGS,
      "_policy_refusals($module, /)\n--\n\n"
      "How often the heap refused what NumPy released: never, if all is well."},
@@ -388,6 +382,7 @@ static int run(PyObject *module)
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
         ext_message_init(st, module) < 0 || ext_dumps_init(st, module) < 0 ||
         ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
+        ext_policy_scope_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;

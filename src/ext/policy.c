@@ -10,18 +10,13 @@
  * address when memory comes back.
  *
  * Arrays of objects stay in private memory: a forked child would share their pointers with its
- * parent, and clears them when it drops the array.  NumPy doesn't say what memory is for, but it
- * zeroes that of objects (calloc), and the array is there already: the last one that ndarray's
- * tp_alloc made, with a handler and still without data.  Zeroed memory of which that is not known to be numbers is
- * private, too.  Without the GIL nobody knows which array was the last.
+ * parent, and clears them when it drops the array (purpose.c).  So does zeroed memory of which it
+ * is not known that it is for numbers.
  *
  * What a forked guest asks for, who has no slot in the heap, is private.
  */
 #include "policy.h"
 
-#include <stdatomic.h>
-
-#define CAPSULE "mem_handler"
 #define ALIGN_MAX ((size_t)2 << 20)
 
 typedef struct policy {
@@ -33,62 +28,8 @@ typedef struct policy {
 } policy;
 
 static PyDataMem_Handler stock; /* NumPy's own */
-static policy *_Atomic always;  /* of the process, or NULL; never freed */
-static _Atomic unsigned refusals; /* releases that the heap refused: none, if all is well */
-
-/* ---- which array is being made -------------------------------------------------------------- */
-
-#ifndef Py_GIL_DISABLED
-static PyObject *latest; /* a plain ndarray; under the GIL */
-static allocfunc stock_alloc;
-static freefunc stock_free;
-
-static PyObject *note_array(PyTypeObject *type, Py_ssize_t items)
-{
-    PyObject *array = stock_alloc(type, items);
-
-    latest = type == &PyArray_Type ? array : NULL;
-    return array;
-}
-
-static void forget_array(void *array)
-{
-    if (latest == array)
-        latest = NULL;
-    stock_free(array);
-}
-
-/* The types derived from it in Python have an allocator of their own. */
-static void watch_arrays(void)
-{
-    if (stock_alloc != NULL)
-        return;
-    stock_alloc = PyArray_Type.tp_alloc;
-    stock_free = PyArray_Type.tp_free;
-    PyArray_Type.tp_alloc = note_array;
-    PyArray_Type.tp_free = forget_array;
-}
-
-static int is_for_numbers(void)
-{
-    if (!PyGILState_Check() || latest == NULL)
-        return 0;
-    PyArrayObject *array = (PyArrayObject *)latest;
-    PyArray_Descr *descr = PyArray_DESCR(array);
-    latest = NULL;
-    return PyArray_DATA(array) == NULL && PyArray_HANDLER(array) != NULL && descr != NULL &&
-           !PyDataType_REFCHK(descr);
-}
-#else
-static void watch_arrays(void)
-{
-}
-
-static int is_for_numbers(void)
-{
-    return 0;
-}
-#endif
+static policy *always; /* by the __atomic_ functions; of the process, or NULL; never freed */
+static unsigned refusals; /* releases that the heap refused: none, if all is well */
 
 /* ---- an allocator's four functions ----------------------------------------------------------- */
 
@@ -110,18 +51,23 @@ static void *in_heap(const policy *p, size_t size, unsigned flags, int *private)
 static void *policy_malloc(const policy *p, size_t size)
 {
     int private = 1;
-    void *out = p == NULL ? NULL : in_heap(p, size, 0, &private);
+    void *out = p == NULL || ext_memory_unpickles() ? NULL : in_heap(p, size, 0, &private);
 
-    return private ? stock.allocator.malloc(stock.allocator.ctx, size) : out;
+    if (private)
+        out = stock.allocator.malloc(stock.allocator.ctx, size);
+    if (out == NULL)
+        ext_memory_refused();
+    return out;
 }
 
-static void *policy_calloc(const policy *p, size_t n, size_t size)
+static void *policy_calloc(const policy *p, const PyDataMem_Handler *handler, size_t n,
+                           size_t size)
 {
     size_t bytes;
     int private = 1;
     void *out = NULL;
 
-    if (p != NULL && is_for_numbers()) {
+    if (p != NULL && ext_memory_is_numbers(handler)) {
         if (__builtin_mul_overflow(n, size, &bytes))
             return NULL;
         out = in_heap(p, bytes, SHARENA_ZERO, &private);
@@ -142,27 +88,47 @@ static void memory_free(void *unused, void *memory, size_t size)
     int code = sharena_release(core, memory); /* the size may be wrong: the heap knows it */
     ext_uninterruptible--;
     if (code != 0)
-        (void)atomic_fetch_add_explicit(&refusals, 1, memory_order_relaxed);
+        (void)__atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);
 }
 
-/* sharena_reallocate() keeps no alignment. */
-static void *move_aligned(const policy *p, sharena_heap *core, void *memory, size_t size)
+/* To where sharena_reallocate() has none: it keeps no alignment, and gives a guest nothing.  NULL
+ * leaves the memory as it was. */
+static void *move(sharena_heap *core, void *memory, size_t size, size_t align, int private)
 {
     sharena_block block;
-    void *out;
+    void *out = NULL;
 
-    if (sharena_find(core, memory, &block) != 0 ||
-        sharena_allocate(core, size, p->align, block.flags, &out) != 0)
+    if (sharena_find(core, memory, &block) != 0)
+        return NULL;
+    if (private)
+        out = stock.allocator.malloc(stock.allocator.ctx, size);
+    else if (sharena_allocate(core, size, align, block.flags, &out) != 0)
+        out = NULL;
+    if (out == NULL)
         return NULL;
     memcpy(out, memory, size < block.size_bytes ? size : block.size_bytes);
     (void)sharena_release(core, memory);
     return out;
 }
 
+static void *resize(sharena_heap *core, void *memory, size_t size, size_t align)
+{
+    void *out = NULL, *aligned;
+    int code = sharena_reallocate(core, memory, size, &out);
+
+    if (code == SHARENA_EPROCESSES)
+        return move(core, memory, size, 0, 1);
+    if (code != 0)
+        return NULL;
+    if (align <= 1 || (uintptr_t)out % align == 0)
+        return out;
+    aligned = move(core, out, size, align, 0);
+    return aligned != NULL ? aligned : out; /* NumPy can use what is not aligned */
+}
+
 static void *policy_realloc(const policy *p, void *memory, size_t size)
 {
     sharena_heap *core = memory == NULL ? NULL : sharena_heap_of(memory);
-    void *out = NULL;
 
     if (memory == NULL)
         return policy_malloc(p, size);
@@ -170,10 +136,7 @@ static void *policy_realloc(const policy *p, void *memory, size_t size)
         return stock.allocator.realloc(stock.allocator.ctx, memory, size);
     size += size == 0;
     ext_uninterruptible++;
-    if (p != NULL && p->align > 16)
-        out = move_aligned(p, core, memory, size);
-    else if (sharena_reallocate(core, memory, size, &out) != 0)
-        out = NULL;
+    void *out = resize(core, memory, size, p == NULL ? 0 : p->align);
     ext_uninterruptible--;
     return out;
 }
@@ -185,7 +148,7 @@ static void *context_malloc(void *p, size_t size)
 
 static void *context_calloc(void *p, size_t n, size_t size)
 {
-    return policy_calloc(p, n, size);
+    return policy_calloc(p, &((policy *)p)->handler, n, size);
 }
 
 static void *context_realloc(void *p, void *memory, size_t size)
@@ -195,7 +158,7 @@ static void *context_realloc(void *p, void *memory, size_t size)
 
 static policy *current(void)
 {
-    return atomic_load_explicit(&always, memory_order_acquire);
+    return __atomic_load_n(&always, __ATOMIC_ACQUIRE);
 }
 
 static void *always_malloc(void *unused, size_t size)
@@ -204,11 +167,7 @@ static void *always_malloc(void *unused, size_t size)
     return policy_malloc(current(), size);
 }
 
-static void *always_calloc(void *unused, size_t n, size_t size)
-{
-    (void)unused;
-    return policy_calloc(current(), n, size);
-}
+static void *always_calloc(void *unused, size_t n, size_t size);
 
 static void *always_realloc(void *unused, void *memory, size_t size)
 {
@@ -222,9 +181,15 @@ static PyDataMem_Handler always_handler = {
     .allocator = {NULL, always_malloc, always_calloc, always_realloc, memory_free},
 };
 
+static void *always_calloc(void *unused, size_t n, size_t size)
+{
+    (void)unused;
+    return policy_calloc(current(), &always_handler, n, size);
+}
+
 int ext_policy_init(void)
 {
-    PyDataMem_Handler *handler = PyCapsule_GetPointer(PyDataMem_DefaultHandler, CAPSULE);
+    PyDataMem_Handler *handler = PyCapsule_GetPointer(PyDataMem_DefaultHandler, EXT_HANDLER);
 
     if (handler == NULL)
         return -1;
@@ -244,20 +209,15 @@ static int check_align(size_t align)
     return -1;
 }
 
-/* Of (heap, align, min_bytes). */
-static policy *policy_new(ext_state *st, PyObject *args, unsigned flags)
+static policy *policy_new(ext_state *st, PyObject *heap, Py_ssize_t align, Py_ssize_t min_bytes,
+                          unsigned flags)
 {
-    PyObject *heap;
-    Py_ssize_t align, min_bytes;
-
-    if (!PyArg_ParseTuple(args, "Onn", &heap, &align, &min_bytes))
-        return NULL;
     if (align < 0 || min_bytes < 0) {
         PyErr_Format(PyExc_ValueError, "%s must not be negative",
                      align < 0 ? "align" : "min_bytes");
         return NULL;
     }
-    if (check_align((size_t)align) < 0)
+    if (check_align((size_t)align) < 0 || ext_memory_watch() < 0)
         return NULL;
     policy *p = PyMem_RawCalloc(1, sizeof *p);
     if (p == NULL)
@@ -276,65 +236,71 @@ static policy *policy_new(ext_state *st, PyObject *args, unsigned flags)
     p->align = (size_t)align;
     p->min_bytes = (size_t)min_bytes;
     p->flags = flags;
-    watch_arrays();
+    if (p->arena == st->default_arena)
+        st->default_used = 1; /* it stays the default one */
     return p;
 }
 
-static void policy_end(PyObject *capsule)
+static void policy_free(policy *p)
 {
-    policy *p = PyCapsule_GetPointer(capsule, CAPSULE);
-
     ext_arena_unref(p->arena);
     PyMem_RawFree(p);
 }
 
-PyObject *ext_policy_make(PyObject *module, PyObject *args)
+static void policy_end(PyObject *capsule)
 {
-    policy *p = policy_new(ext_state_of(module), args, 0);
-    if (p == NULL)
-        return NULL;
-    PyObject *capsule = PyCapsule_New(&p->handler, CAPSULE, policy_end);
-    if (capsule == NULL) {
-        ext_arena_unref(p->arena);
-        PyMem_RawFree(p);
-    }
-    return capsule;
+    policy_free(PyCapsule_GetPointer(capsule, EXT_HANDLER));
 }
 
-PyObject *ext_policy_set(PyObject *module, PyObject *capsule)
+PyObject *ext_policy_capsule(ext_state *st, PyObject *heap, Py_ssize_t align,
+                             Py_ssize_t min_bytes)
 {
-    (void)module;
-    if (!PyCapsule_IsValid(capsule, CAPSULE)) {
-        PyErr_Format(PyExc_TypeError, "a handler of NumPy's is needed, not %s",
-                     Py_TYPE(capsule)->tp_name);
+    policy *p = policy_new(st, heap, align, min_bytes, 0);
+    if (p == NULL)
         return NULL;
-    }
-    return PyDataMem_SetHandler(capsule);
+    PyObject *capsule = PyCapsule_New(&p->handler, EXT_HANDLER, policy_end);
+    if (capsule == NULL)
+        policy_free(p);
+    return capsule;
 }
 
 PyObject *ext_policy_refusals(PyObject *module, PyObject *unused)
 {
     (void)module;
     (void)unused;
-    return PyLong_FromUnsignedLong(atomic_load_explicit(&refusals, memory_order_relaxed));
+    return PyLong_FromUnsignedLong(__atomic_load_n(&refusals, __ATOMIC_RELAXED));
 }
 
-/* Arrays may outlive every use of it, so a policy of the process stays, with its heap. */
+static int is_same(const policy *a, const policy *b)
+{
+    return a != NULL && a->arena == b->arena && a->align == b->align &&
+           a->min_bytes == b->min_bytes;
+}
+
+/* Of (heap, align, min_bytes), or () to end it.  Arrays may outlive every use of it, so a policy
+ * of the process stays, with its heap. */
 PyObject *ext_policy_always(PyObject *module, PyObject *args)
 {
+    PyObject *heap;
+    Py_ssize_t align, min_bytes;
     policy *p = NULL;
 
     if (PyTuple_GET_SIZE(args) > 0) {
-        p = policy_new(ext_state_of(module), args, SHARENA_UNSHARED);
+        if (!PyArg_ParseTuple(args, "Onn", &heap, &align, &min_bytes))
+            return NULL;
+        p = policy_new(ext_state_of(module), heap, align, min_bytes, SHARENA_UNSHARED);
         if (p == NULL)
             return NULL;
+        if (is_same(current(), p)) {
+            policy_free(p);
+            Py_RETURN_NONE;
+        }
         if (PyCapsule_SetPointer(PyDataMem_DefaultHandler, &always_handler) < 0) {
-            ext_arena_unref(p->arena);
-            PyMem_RawFree(p);
+            policy_free(p);
             return NULL;
         }
     }
-    atomic_store_explicit(&always, p, memory_order_release);
+    __atomic_store_n(&always, p, __ATOMIC_RELEASE);
     (void)snprintf(always_handler.name, sizeof always_handler.name, "%s",
                    p == NULL ? stock.name : "sharena");
     Py_RETURN_NONE;

@@ -82,6 +82,27 @@ static PyObject *share_readonly(ext_state *st, PyArrayObject *array)
     return Py_NewRef((PyObject *)array);
 }
 
+static void set_shared(ext_arena *arena, const sharena_block *block)
+{
+    if (block->flags & SHARENA_UNSHARED)
+        (void)sharena_set_shared(arena->core, block->start);
+}
+
+/* The mask of a masked array goes with its data. */
+static void share_mask(PyObject *array)
+{
+    ext_arena *arena;
+    sharena_block block;
+    PyObject *mask = PyArray_CheckExact(array) ? NULL : PyObject_GetAttrString(array, "_mask");
+    if (mask != NULL && PyArray_Check(mask) &&
+        ext_locate((PyArrayObject *)mask, &arena, &block)) {
+        set_shared(arena, &block);
+        ext_arena_unref(arena);
+    }
+    Py_XDECREF(mask);
+    PyErr_Clear();
+}
+
 PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const ext_signature signature = {"share", 1, 2, 2, {"a", "readonly"}};
@@ -95,8 +116,8 @@ PyObject *ext_share(PyObject *module, PyObject *const *args, Py_ssize_t nargs, P
     ext_arena *arena;
     sharena_block block;
     if (PyArray_Check(v[0]) && ext_locate((PyArrayObject *)v[0], &arena, &block)) {
-        if (block.flags & SHARENA_UNSHARED)
-            (void)sharena_set_shared(arena->core, block.start);
+        set_shared(arena, &block);
+        share_mask(v[0]);
         if (readonly)
             return protected_view(st, (PyArrayObject *)v[0], arena, &block);
         ext_arena_unref(arena);

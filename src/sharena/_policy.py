@@ -1,13 +1,7 @@
-"""Memory policies: what NumPy itself allocates lands in a heap (NEP 49).
-
-NumPy's handler is a context variable: it holds for a thread, an asyncio task, whatever runs
-in a context of its own.  What was there before is kept in a variable of ours, so that one
-policy can be entered again, and in several contexts at once.
-"""
+"""Memory policies: what NumPy itself allocates lands in a heap (NEP 49)."""
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import inspect
 import operator
@@ -22,12 +16,8 @@ __all__ = ["MemoryPolicy", "allocate_always", "allocating"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# (handler before the innermost policy, the same of the one around it)
-_outer: contextvars.ContextVar[tuple[Any, Any] | None]
-_outer = contextvars.ContextVar("sharena.policies", default=None)
 
-
-class MemoryPolicy:
+class MemoryPolicy(_core.PolicyScope):
     """Where NumPy takes the memory of new arrays from, as a context manager and a decorator.
 
     Inside, the memory of every array that NumPy makes lies in the heap: results of
@@ -88,20 +78,6 @@ class MemoryPolicy:
     def __repr__(self) -> str:
         heap = "" if self.heap is None else f"{self.heap!r}, "
         return f"MemoryPolicy({heap}align={self.align}, min_bytes={self.min_bytes})"
-
-    def __enter__(self) -> MemoryPolicy:
-        policy = _core._memory_policy(self.heap, self.align, self.min_bytes)
-        _outer.set((_core._set_memory_policy(policy), _outer.get()))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        entered = _outer.get()
-        if entered is None:
-            raise RuntimeError(
-                "a memory policy must be left in the context (thread, task) that entered it"
-            )
-        _core._set_memory_policy(entered[0])
-        _outer.set(entered[1])
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function: it runs inside the policy; a coroutine function, too."""
