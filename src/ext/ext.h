@@ -1,10 +1,11 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · policy · create, convert, load · flat_list · transit, dumps, receive · reduce · message · share ·
- *   heap_type, heap_open, heap_report, heap_waiting, heap_names, default_heap · judge_py · records ·
- *   array_handle, description, dtype_code · lost · load_scope · array_new · arguments, frame ·
- *   block · arena · errors; without Python: judge.h
+ *   module · policy · create, convert, load, from_address · flat_list · transit, dumps, receive ·
+ *   reduce · message · share · heap_type, heap_open, heap_report, heap_waiting, heap_names,
+ *   default_heap · judge_py · records · array_handle, description, dtype_code · lost ·
+ *   load_scope · foreign · array_new · arguments, frame · block · arena · errors; without
+ *   Python: judge.h
  *
  * Locking: with the GIL, whatever runs between two points that may release it is atomic.
  * Without the GIL (CPython 3.13t and later) the shared structures are guarded by the
@@ -147,7 +148,7 @@ struct ext_state {
     PyObject *stock_loads; /* pickle.loads */
     PyObject *subclasses; /* set of the subclasses of ndarray that go by handle */
     PyTypeObject *waiting_type, *stats_type, *class_type, *process_type, *ticket_type,
-        *block_info_type;
+        *block_info_type, *foreign_type;
     PyObject *default_heap; /* Heap object or NULL */
     ext_arena *default_arena; /* its arena while it is open, borrowed */
     int default_made_here; /* not joined through the environment */

@@ -3,6 +3,7 @@
  * The module needs no GIL.  It is bound to the main interpreter, as NumPy is.
  */
 #define EXT_IMPORTS_NUMPY
+#include "foreign.h"
 #include "judge.h"
 #include "message.h"
 #include "policy.h"
@@ -123,6 +124,36 @@ static PyMethodDef functions[] = {
                "ValueError\n    No .npy file, an .npz file, or one that is cut short.\n"
                "TypeError\n    An array of Python objects.\n"
                "HeapFullError, OSError"),
+    FAST(from_address,
+         "from_address($module, /, address, shape, dtype, *, strides=None, readonly=False,\n"
+         "             free=None, owner=None)\n--\n\n"
+         "An ndarray over memory that another library made.  Nothing is copied.\n\n"
+         "Parameters\n----------\n"
+         "address : int\n"
+         "    Of element [0, ..., 0], a multiple of the dtype's alignment.  0 only for an\n"
+         "    array without elements.\n"
+         "shape : int or tuple of int\n"
+         "dtype : dtype-like\n"
+         "    Not one that holds Python objects.  None is float64.\n"
+         "strides : int or tuple of int, optional\n"
+         "    In bytes, also negative.  Default C order.\n"
+         "readonly : bool\n"
+         "    No view of the array can be made writable.\n"
+         "free : callable, ctypes function pointer or capsule, optional\n"
+         "    Runs once, after the last view is gone, in whatever thread that is.  A callable\n"
+         "    is called with the address.  A ctypes function pointer, and the one in a\n"
+         "    capsule named 'sharena.destructor', is called in C as ``void (*)(void *)``,\n"
+         "    whatever its argtypes, without the GIL (with it if it is of `ctypes.PyDLL` or\n"
+         "    `ctypes.PYFUNCTYPE`).  An exception goes to `sys.unraisablehook`.\n"
+         "owner : object, optional\n"
+         "    Kept alive until `free` has run.  None keeps nothing.\n\n"
+         "Returns\n-------\n"
+         "numpy.ndarray\n"
+         "    That the memory is there, and as large, nobody can check.\n\n"
+         "Raises\n------\n"
+         "TypeError, ValueError\n"
+         "    An argument, which the message names.  Nothing was freed then: the memory is\n"
+         "    still the caller's."),
     FAST(share, "share($module, /, a, readonly=False)\n--\n\n"
                 "A view of an array in shared memory; one that is not there is copied in.\n\n"
                 "With ``readonly`` the view and every view of it can't be written, here and in\n"
@@ -279,6 +310,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->process_type);
     Py_VISIT(st->ticket_type);
     Py_VISIT(st->block_info_type);
+    Py_VISIT(st->foreign_type);
     Py_VISIT(st->default_heap);
     Py_VISIT(st->by_value);
     Py_VISIT(st->lost_memory);
@@ -331,6 +363,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->process_type);
     Py_CLEAR(st->ticket_type);
     Py_CLEAR(st->block_info_type);
+    Py_CLEAR(st->foreign_type);
     ext_block_clear();
     return 0;
 }
@@ -383,6 +416,7 @@ static int run(PyObject *module)
         ext_message_init(st, module) < 0 || ext_dumps_init(st, module) < 0 ||
         ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
         ext_policy_scope_init(st, module) < 0 ||
+        ext_foreign_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;

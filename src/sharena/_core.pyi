@@ -19,7 +19,7 @@ from typing import (
 import numpy as np
 from _typeshed import ReadableBuffer, structseq
 from numpy.typing import ArrayLike, DTypeLike, NDArray
-from typing_extensions import Self
+from typing_extensions import CapsuleType, Self
 
 __version__: Final[str]
 
@@ -180,6 +180,16 @@ def load(
 
 subclasses: Final[set[type]]  # of ndarray, those that go by handle
 
+def from_address(
+    address: SupportsIndex,
+    shape: _Shape,
+    dtype: DTypeLike | None,
+    *,
+    strides: _Shape | None = None,
+    readonly: bool = False,
+    free: Callable[[int], object] | CapsuleType | None = None,
+    owner: object = None,
+) -> _Array: ...
 def is_shared(a: object, /) -> bool: ...
 def by_handle(a: object, /) -> bool: ...
 def share(a: ArrayLike, readonly: bool = False) -> _Array: ...
@@ -547,6 +557,11 @@ class BlockInfo(structseq[Any], tuple[Any, ...]):
 
 @final
 class Block:
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Foreign:
     if sys.version_info >= (3, 12):
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
