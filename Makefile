@@ -158,7 +158,7 @@ matrix: $(VENV)/.build ## the Python tests with each CPython here, oldest and ne
 
 # ---- static checks ------------------------------------------------------------------
 
-C_FILES = $(wildcard include/sharena/*.h src/*/*.[ch] tests/core/*.[ch] bench/c/*.[ch])
+C_FILES = $(wildcard include/sharena/*.h src/*/*.[ch] tests/core/*.[ch] bench/c/*.[ch] examples/*/*.[ch])
 
 .PHONY: lint
 lint: $(VENV)/.lint $(VENV)/.test $(VENV)/.demo package ## formats, types, stubs, cppcheck

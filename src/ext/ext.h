@@ -1,7 +1,7 @@
 /* What the files of the extension share.
  *
  * The ladder, each file calling only downward:
- *   module · policy · create, convert, load, from_address · flat_list · transit, dumps, receive ·
+ *   module · policy, capi · create, convert, load, from_address · flat_list · transit, dumps, receive ·
  *   reduce · message · share · heap_type, heap_open, heap_report, heap_waiting, heap_names,
  *   default_heap · judge_py · records · array_handle, description, dtype_code · lost ·
  *   load_scope · foreign · array_new · arguments, frame · block · arena · errors; without

@@ -1,4 +1,4 @@
-/* Arrays over memory that another library made. */
+/* Arrays over memory that another library made, and the C API for other extensions. */
 #ifndef SHARENA_FOREIGN_H
 #define SHARENA_FOREIGN_H
 
@@ -24,5 +24,11 @@ int ext_foreign_init(ext_state *, PyObject *module);
 PyObject *ext_foreign_array(ext_state *, const ext_foreign_memory *);
 
 EXT_FAST(from_address);
+
+/* ---- capi.c ---- */
+
+/* The capsule `_C_API` of the module. */
+int ext_capi_init(PyObject *module);
+void ext_capi_end(PyObject *module); /* its functions raise from now on */
 
 #endif

@@ -7,7 +7,7 @@
  */
 #include "foreign.h"
 
-#define SHARENA_DESTRUCTOR "sharena.destructor"
+#include "sharena/sharena_py.h"
 
 #define FUNCFLAG_PYTHONAPI 0x4 /* ctypes' own: call with the GIL, as PyDLL does */
 

@@ -323,6 +323,7 @@ static int clear(PyObject *module)
     if (st == NULL)
         return 0;
     st->default_arena = NULL;
+    ext_capi_end(module);
     if (first == module)
         first = NULL;
     for (int i = 0; i < EXT_ERROR_COUNT; i++)
@@ -415,8 +416,8 @@ static int run(PyObject *module)
         ext_lost_init(st, module) < 0 || ext_reduce_init(st, module) < 0 ||
         ext_message_init(st, module) < 0 || ext_dumps_init(st, module) < 0 ||
         ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
-        ext_policy_scope_init(st, module) < 0 ||
-        ext_foreign_init(st, module) < 0 ||
+        ext_policy_scope_init(st, module) < 0 || ext_foreign_init(st, module) < 0 ||
+        ext_capi_init(module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;

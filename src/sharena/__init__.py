@@ -112,7 +112,8 @@ __all__ = [
 
 
 def get_include() -> str:
-    """The folder to give a C compiler with -I, so that it finds `sharena/sharena.h`."""
+    """The folder to give a C compiler with -I, so that it finds `sharena/sharena.h`
+    and, for extensions of CPython, `sharena/sharena_py.h`."""
     from pathlib import Path
 
     return str(Path(__file__).with_name("include"))

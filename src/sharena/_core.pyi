@@ -180,6 +180,8 @@ def load(
 
 subclasses: Final[set[type]]  # of ndarray, those that go by handle
 
+_C_API: Final[CapsuleType]  # the capsule that sharena_py.h imports
+
 def from_address(
     address: SupportsIndex,
     shape: _Shape,

@@ -34,9 +34,10 @@ def test_the_extension_exports_its_init_function_only(exported):
     assert exported(extension) == {"PyInit__core"}
 
 
-def test_get_include_is_the_header_of_this_tree(root):
-    installed = pathlib.Path(sharena.get_include(), "sharena/sharena.h")
-    assert installed.read_bytes() == (root / "include/sharena/sharena.h").read_bytes()
+def test_get_include_has_the_headers_of_this_tree(root):
+    installed = pathlib.Path(sharena.get_include(), "sharena")
+    headers = {path.name: path.read_bytes() for path in installed.iterdir()}
+    assert headers == {path.name: path.read_bytes() for path in root.glob("include/sharena/*")}
 
 
 @pytest.mark.parametrize("language", ["c", "c++"])
@@ -56,5 +57,5 @@ def test_every_module_is_installed(root):
     source = root / "src/sharena"
     for path in source.rglob("*.py"):
         assert (PACKAGE / path.relative_to(source)).exists(), path
-    for name in ("py.typed", "_core.pyi"):
+    for name in ("py.typed", "_core.pyi", "c_api.pxd"):
         assert (PACKAGE / name).exists()
