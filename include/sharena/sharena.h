@@ -214,6 +214,9 @@ SHARENA_API int sharena_retain(sharena_heap *, const void *block);
 /* Of a block that this process does not hold: SHARENA_ENOTHELD where it is noticed.  As with
  * free(), not every second release of a small block is. */
 SHARENA_API int sharena_release(sharena_heap *, const void *block);
+/* Only if it lies at hand, or then can (1): no lock, no system call.  Else NULL, 0: still held. */
+SHARENA_API void *sharena_malloc_at_hand(sharena_heap *, size_t size);
+SHARENA_API int sharena_release_at_hand(sharena_heap *, const void *block);
 /* In place if nobody else can know the block, else a copy; the old address is then released.
  * Never moves on failure. */
 SHARENA_API int sharena_reallocate(sharena_heap *, void *block, size_t size, void **out);

@@ -8,6 +8,7 @@
  *
  * A kill after a mask was set leaves a block of the dead; before, nothing.
  */
+#include "hand.h"
 #include "magazine.h"
 #include "ticket.h"
 
@@ -244,11 +245,25 @@ static int run_allocate(sharena_heap *h, size_t size, size_t align, int zero, ui
     }
     if (code == 0) {
         *offset = unit << SHR_UNIT_SHIFT;
-        shr__decay(h); /* not before: what is wanted now is not idle */
+        (void)shr__lane(h); /* whose hand gets it, when it is released */
+        shr__hand_look(h); /* not before: what is wanted now is not idle */
+        shr__decay(h);
     }
     if (code == SHARENA_EFULL)
         return full(h, size);
     return code == SHARENA_ERESERVE ? shr__no_stretch(h, size) : code;
+}
+
+static int run(sharena_heap *h, size_t size, size_t align, int zero, uint64_t *offset)
+{
+    uint8_t *p = align <= SHR_UNIT ? shr__hand_get(h, size) : NULL;
+
+    if (!p)
+        return run_allocate(h, size, align, zero, offset);
+    if (zero)
+        memset(p, 0, shr__round_up(size, SHR_UNIT));
+    *offset = (uint64_t)(p - h->data);
+    return 0;
 }
 
 /* Everything that is not a small block from the lane's current slab. */
@@ -271,7 +286,7 @@ static __attribute__((noinline)) int allocate_slow(sharena_heap *h, size_t size,
         if (code == 0 && (flags & SHARENA_ZERO))
             memset(h->data + offset, 0, size);
     } else {
-        code = run_allocate(h, size, align, (flags & SHARENA_ZERO) != 0, &offset);
+        code = run(h, size, align, (flags & SHARENA_ZERO) != 0, &offset);
     }
     if (code == SHARENA_ENOMEM)
         return shr__fail(code, "no private memory for the heap's own tables");
@@ -322,8 +337,11 @@ int shr__allocate(sharena_heap *h, size_t size, size_t align, unsigned flags, vo
 
 static int release_slow(sharena_heap *h, const void *block)
 {
-    return shr__release(h, (uint64_t)((const uint8_t *)block - h->data)) ? shr__not_held(h, block)
-                                                                         : 0;
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+
+    if (shr__hand_keep(h, offset))
+        return 0;
+    return shr__release(h, offset) ? shr__not_held(h, block) : 0;
 }
 
 /* In the bracket: a block of one of the lane's own slabs, back to the magazine or to the slab's
@@ -369,6 +387,8 @@ int shr__free(sharena_heap *h, const void *block)
     s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
     code = s && atomic_load_explicit(&s->lane, memory_order_relaxed) == l ? push(h, l, s, block)
                                                                           : SHARENA_EBUSY;
+    if (s && !s->class)
+        code = shr__hand_push(&l->hand, s, block);
     if (code == 0 && load32_relaxed(&s->list) != LIST_CURRENT)
         retired = shr__slab_housekeeping(l, s);
     shr__exit(l);
@@ -395,6 +415,8 @@ int sharena_retain(sharena_heap *h, const void *block)
         if (e) {
             code = e->count == UINT32_MAX ? SHARENA_ENOMEM : 0;
             e->count += code == 0;
+            if (!b.class)
+                shr__leave(h, &b);
         } else if ((code = shr__holding_reserve(d)) == 0) {
             shr__export_mark(h, &b, SHR_MARK_SHARED);
             (void)shr__holding_add(d, offset, shr__number(&b), 2, 0);

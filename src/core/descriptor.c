@@ -14,7 +14,7 @@
  */
 #include <stdlib.h>
 
-#include "internal.h"
+#include "hand.h"
 
 #define SLAB_UNITS_MAX 8u
 
@@ -242,9 +242,11 @@ void shr__touch(sharena_heap *h, struct unit_shm *unit, uint64_t bit)
 
 void shr__leave(sharena_heap *h, const struct block *b)
 {
-    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+    struct slab *s = shr__slab_at(h, b->head);
 
-    if (s) { /* after the mark, so that a rescan that swallows this raise sees the mark */
+    if (s && !b->class) {
+        store32_relaxed(&s->left, 1); /* hand.c */
+    } else if (s) { /* after the mark, so that a rescan that swallows this raise sees the mark */
         (void)add32_seq(&s->left, 1);
         if (atomic_load_explicit(&s->plain, memory_order_seq_cst))
             atomic_store_explicit(&s->plain, NULL, memory_order_relaxed);
@@ -253,10 +255,10 @@ void shr__leave(sharena_heap *h, const struct block *b)
 
 /* ---- private notes -------------------------------------------------------------------------- */
 
-/* What the lane notes of a block of a slab of this process, or NULL. */
+/* What is noted of a block of a slab of this process, or of a run that has a struct, or NULL. */
 shr_a8 *shr__out(sharena_heap *h, const struct block *b)
 {
-    struct slab *s = b->class ? shr__slab_at(h, b->head) : NULL;
+    struct slab *s = shr__slab_at(h, b->head);
 
     return s && s->unit == b->head && b->index < s->capacity ? &s->out[b->index] : NULL;
 }
@@ -267,13 +269,14 @@ uint64_t shr__unshared_mark(sharena_heap *h, const struct block *b)
     struct holding *e = b->class ? NULL : shr__holding(shr__shard(h, b->head), b->offset);
     shr_a8 *out = shr__out(h, b);
 
-    return (e && e->unshared) || (out && load8_relaxed(out) == OUT_UNSHARED) ? SHR_MARK_UNSHARED
-                                                                             : 0;
+    int noted = out ? load8_relaxed(out) == OUT_UNSHARED : e && e->unshared;
+
+    return noted ? SHR_MARK_UNSHARED : 0;
 }
 
 /* ---- acquire and drop, under the shard's lock ------------------------------------------- */
 
-/* Is it not at hand in a lane's magazine? */
+/* Does it not lie at hand in a lane? */
 static int out_of_hand(sharena_heap *h, const struct block *b)
 {
     shr_a8 *out = shr__out(h, b);
@@ -345,9 +348,11 @@ int shr__hold(sharena_heap *h, struct shard *d, struct block *b, uint64_t number
 
     b->undone = 0;
     if (e) {
-        if (e->number != number || e->count == UINT32_MAX)
+        if (e->number != number || e->count == UINT32_MAX || !out_of_hand(h, b))
             return SHARENA_ESTALE;
         e->count++;
+        if (!b->class)
+            shr__leave(h, b);
         return 0;
     }
     if (shr__number(b) != number)
@@ -372,6 +377,20 @@ static int drop_implicit(sharena_heap *h, const struct shard *d, struct block *b
     return m & ~h->mine ? DROP_SHARED : DROP_LAST;
 }
 
+/* The struct that a run got when it was released to a hand goes with its life. */
+static void forget_run(sharena_heap *h, uint64_t unit)
+{
+    struct slab *s = shr__slab_at(h, unit);
+
+    if (!s || s->class)
+        return;
+    atomic_store_explicit(&h->slab_of[unit], NULL, memory_order_release);
+    pthread_mutex_lock(&h->leaf);
+    s->next = h->slab_pool[0];
+    h->slab_pool[0] = s;
+    pthread_mutex_unlock(&h->leaf);
+}
+
 /* Drops one reference: DROP_KEPT (this process holds more), DROP_SHARED (others do),
  * DROP_LAST (the block is free), or SHARENA_ENOTHELD.  After the unlock, the caller owes
  * shr__after_drop(). */
@@ -382,7 +401,7 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
 
     if (!e)
         return b->class ? drop_implicit(h, d, b) : SHARENA_ENOTHELD;
-    if (e->pinned && e->count == 1) /* a guest's, not the program's */
+    if ((e->pinned && e->count == 1) || !out_of_hand(h, b)) /* a guest's, a lane's */
         return SHARENA_ENOTHELD;
     if (--e->count > 0) {
         if (e->count == 1 && b->class && !e->pinned)
@@ -390,6 +409,8 @@ int shr__drop(sharena_heap *h, struct shard *d, struct block *b)
         return DROP_KEPT;
     }
     units = e->units;
+    if (units)
+        forget_run(h, b->head);
     shr__holding_remove(d, e);
     if (b->class && !shr__marks(b))
         shr__export_mark(h, b, SHR_MARK_SHARED);
@@ -425,7 +446,7 @@ int shr__drop_bit(sharena_heap *h, struct block *b, uint64_t bit)
     return left & bit ? DROP_SHARED : DROP_KEPT;
 }
 
-/* The own bit is set, and the block is not at hand in a lane's magazine. */
+/* The own bit is set, and the block does not lie at hand. */
 int shr__holds(sharena_heap *h, const struct block *b)
 {
     return (load64_relaxed(b->mask) & h->mine) && out_of_hand(h, b);
@@ -438,8 +459,18 @@ int shr__is_mine(sharena_heap *h, struct shard *d, const struct block *b)
     const struct holding *e = shr__holding(d, b->offset);
 
     if (e)
-        return e->count > (e->pinned != 0);
+        return e->count > (e->pinned != 0) && out_of_hand(h, b);
     return b->class && shr__holds(h, b);
+}
+
+struct holding *shr__exclusive(sharena_heap *h, struct shard *d, const struct block *b)
+{
+    struct holding *e = shr__holding(d, b->offset);
+
+    return e && e->count == 1 && !shr__marks(b) && load64_relaxed(b->mask) == h->mine &&
+                   out_of_hand(h, b)
+               ? e
+               : NULL;
 }
 
 void shr__export_mark(sharena_heap *h, const struct block *b, uint64_t marks)

@@ -23,9 +23,9 @@ static void lock_heap(sharena_heap *h)
     pthread_mutex_lock(&h->lanes_lock);
     for (unsigned i = 0; i < SHR_SHARDS; i++)
         shr__shard_lock(&h->shards[i]);
-    pthread_mutex_lock(&h->leaf);
     shr__lanes_stop(h);
-    h->embryo_retired = shr__lanes_flush_stopped(h);
+    h->embryo_retired = shr__lanes_flush_stopped(h, 1);
+    pthread_mutex_lock(&h->leaf);
 }
 
 static void unlock_heap(sharena_heap *h)

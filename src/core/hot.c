@@ -4,6 +4,7 @@
  * magazines are private.  Whatever else there may be to do is alloc.c's, reached by a jump, so
  * that nothing is saved on the stack here.  Every instruction counts: docs/performance.md.
  */
+#include "hand.h"
 #include "magazine.h"
 
 #define HOT __attribute__((aligned(64))) /* where else they start costs up to a tenth */
@@ -70,4 +71,38 @@ HOT int sharena_allocate(sharena_heap *h, size_t size, size_t align, unsigned fl
         return shr__allocate(h, size, align, flags, out);
     *out = p;
     return SHR_LIKELY(!(flags & SHARENA_ZERO)) ? 0 : zeroed(p, size);
+}
+
+void *sharena_malloc_at_hand(sharena_heap *h, size_t size)
+{
+    struct lane *l = shr__lane_current(h);
+    void *p;
+
+    if (!l || size == 0)
+        return NULL;
+    if (size > SHR_SMALL_MAX)
+        return shr__hand_take(l, size);
+    if (!shr__enter(l))
+        return NULL;
+    p = shr__magazine_pop(shr__magazine_for(l, size), OUT_SHARED);
+    shr__exit(l);
+    return p;
+}
+
+int sharena_release_at_hand(sharena_heap *h, const void *block)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct lane *l = shr__lane_current(h);
+    struct slab *s;
+    int done;
+
+    if (!l || offset >= h->data_bytes || !shr__enter(l))
+        return 0;
+    s = shr__slab_at(h, offset >> SHR_UNIT_SHIFT);
+    if (s && !s->class)
+        done = shr__hand_push(&l->hand, s, block) == 0;
+    else
+        done = s && shr_same_acquire(&s->plain, l) && shr__magazine_push(s, block);
+    shr__exit(l);
+    return done;
 }

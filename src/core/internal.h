@@ -2,8 +2,8 @@
  *
  * The files are a ladder, each calls only downward:
  *   sys · proc · error · room · super · process · holding · descriptor · unshared · commit · run ·
- *   retain · slab · lane · bin · magazine · small · release · guest · entry · ticket · sweep ·
- *   shortage · handle · name · reap · alloc · hot ·
+ *   retain · slab · lane · bin · hand · magazine · small · release · guest · entry · ticket ·
+ *   sweep · shortage · handle · name · reap · alloc · hot ·
  *   resize · trace · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
@@ -434,7 +434,7 @@ struct slab *shr__slab_housekeeping(struct lane *, struct slab *);
 void shr__slab_retire(sharena_heap *h, struct slab *); /* a chain of them */
 void shr__slab_left(sharena_heap *h, uint64_t unit); /* a block of the slab has left its lane */
 /* Empties the magazines of all lanes; the slabs to retire, when the lanes go again. */
-struct slab *shr__lanes_flush_stopped(sharena_heap *h);
+struct slab *shr__lanes_flush_stopped(sharena_heap *h, int locked); /* it has all unit locks */
 void shr__lanes_flush(sharena_heap *h);
 void shr__lanes_trim(sharena_heap *h); /* gives back every empty slab of every lane */
 void shr__lanes_forget(sharena_heap *h); /* drops the lanes; shared memory is left as it is */

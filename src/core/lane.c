@@ -46,6 +46,7 @@ static struct lane *lane_new(struct shr_thread *t)
     if (!l)
         return calloc(1, sizeof *l);
     memset(l, 0, offsetof(struct lane, at_hand) + l->at_hand_used * sizeof *l->at_hand);
+    memset(&l->hand, 0, sizeof l->hand);
     return l;
 }
 

@@ -10,6 +10,7 @@
  */
 #include <stdlib.h>
 
+#include "hand.h"
 #include "magazine.h"
 
 #define MAGAZINE_MAX 512u /* blocks at hand of a class, a cap that holds a usual batch ... */
@@ -99,10 +100,11 @@ static struct slab *flush(sharena_heap *h, struct lane *l, struct slab *retired)
     return retired;
 }
 
-struct slab *shr__lanes_flush_stopped(sharena_heap *h)
+struct slab *shr__lanes_flush_stopped(sharena_heap *h, int locked)
 {
     struct slab *retired = NULL;
 
+    shr__hands_empty(h, locked);
     for (struct lane *l = h->lanes; l; l = l->next)
         retired = flush(h, l, retired);
     return retired;
@@ -114,7 +116,7 @@ void shr__lanes_flush(sharena_heap *h)
 
     pthread_mutex_lock(&h->lanes_lock);
     shr__lanes_stop(h);
-    retired = shr__lanes_flush_stopped(h);
+    retired = shr__lanes_flush_stopped(h, 0);
     shr__lanes_go(h);
     pthread_mutex_unlock(&h->lanes_lock);
     shr__slab_retire(h, retired);
@@ -125,6 +127,7 @@ static void lane_leaves(struct shr_thread *t, struct lane *l)
     sharena_heap *h = l->heap;
     struct slab *retired;
 
+    shr__hand_leave(h, l);
     while (!shr__enter(l))
         shr__lane_wait(l);
     retired = flush(h, l, NULL);
@@ -177,7 +180,7 @@ void shr__lanes_trim(sharena_heap *h)
 
     pthread_mutex_lock(&h->lanes_lock);
     shr__lanes_stop(h);
-    retired = shr__lanes_flush_stopped(h);
+    retired = shr__lanes_flush_stopped(h, 0);
     for (struct lane *l = h->lanes; l; l = l->next)
         for (uint32_t c = 1; c < shr__n_classes; c++) {
             struct bin *b = &l->bins[c];
@@ -201,6 +204,8 @@ void shr__lanes_forget(sharena_heap *h)
         next = s->all;
         if (atomic_load_explicit(&s->lane, memory_order_relaxed))
             shr__bin_map(h, s, NULL);
+        else if (!s->class && shr__slab_at(h, s->unit) == s)
+            atomic_store_explicit(&h->slab_of[s->unit], NULL, memory_order_release);
         free(s->free);
         free(s);
     }

@@ -7,26 +7,19 @@
  *
  * A kill before the join leaves a free neighbour; after it, a run of the new size.
  */
-#include "internal.h"
-
-/* Held once, and nobody else can know it: it may change its size in place. */
-static struct holding *exclusive(sharena_heap *h, struct shard *d, const struct block *b)
-{
-    struct holding *e = shr__holding(d, b->offset);
-
-    return e && e->count == 1 && !shr__marks(b) && load64_relaxed(b->mask) == h->mine ? e : NULL;
-}
+#include "hand.h"
 
 static int shrink_run(sharena_heap *h, struct block *b, uint64_t units)
 {
     struct shard *d = shr__lock(h, b->head);
-    struct holding *e = exclusive(h, d, b);
+    struct holding *e = shr__exclusive(h, d, b);
     uint64_t tail = 0;
 
     if (e && e->units > units) {
         tail = e->units - units;
         (void)shr__retained_add(h, b->head + units, tail);
         e->units = (uint32_t)units;
+        shr__leave(h, b);
         shr__run_split(h, b->head + units);
     }
     shr__unlock(d);
@@ -74,10 +67,11 @@ static int grow_run(sharena_heap *h, struct block *b, uint64_t have, uint64_t un
     if (code <= 0)
         return code;
     d = shr__lock(h, b->head);
-    e = exclusive(h, d, b);
+    e = shr__exclusive(h, d, b);
     if (e && e->units == have) {
         shr__run_join(h, next);
         e->units = (uint32_t)units;
+        shr__leave(h, b);
     } else {
         e = NULL;
     }

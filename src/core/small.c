@@ -4,7 +4,7 @@
  * an abandoned one, or from a free run that is cut.  Looking at the lane's own slabs happens in
  * its bracket; adopting, searching, committing, cutting and retiring happen outside.
  */
-#include "internal.h"
+#include "hand.h"
 
 #define ADOPT_LOOKS 512u /* heads looked at for a slab to adopt before another is cut */
 
@@ -148,6 +148,7 @@ int shr__small(sharena_heap *h, struct lane *l, uint32_t class, unsigned flags, 
         shr__slab_retire(h, retired);
         if (s)
             return 0;
+        shr__hand_look(h);
         shr__decay(h);
         code = slab_new(h, class, flags, &s);
         if (code)

@@ -51,6 +51,8 @@ int sharena_trace(sharena_heap *h, const void *block, const char *text)
     if (shr__decode_within(h, offset, &b) != 0 || !(load64_relaxed(b.mask) & h->mine))
         return shr__fail(SHARENA_ENOTHELD, "%p is not in a block that this process holds", block);
     entry = intern(h, text);
+    if (!b.class)
+        shr__leave(h, &b); /* its next life at hand has another site */
     if (entry)
         store32_relaxed(&b.unit->site, entry);
     return 0;

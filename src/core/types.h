@@ -90,6 +90,21 @@ struct magazine { /* a part of the lane's at_hand */
     struct at_hand *last; /* top == last: full */
 };
 
+/* Large blocks at hand, in the same way.  What is a slab above is here a run that lies at hand or
+ * did so in this life: class 0, one block of `size` bytes, in no list and of no lane.  `left` is 0
+ * as long as this process holds it once and nobody else can know it. */
+#define HAND_RUNS 16u
+
+struct hand {
+    struct slab *runs[HAND_RUNS]; /* the newest last */
+    uint32_t n;
+    uint32_t units; /* of all of them */
+    uint32_t room; /* units that it may have; the heap's empty_units counts them */
+    uint32_t idle; /* so many, from the oldest on, were not wanted since the last look */
+    uint32_t served; /* requests since then */
+    uint64_t looked_ms; /* this and `served` are the thread's alone */
+};
+
 enum { LIST_NONE, LIST_CURRENT, LIST_PARTIAL, LIST_FULL };
 
 struct bin {
@@ -118,6 +133,7 @@ struct lane {
     uint32_t at_hand_pins; /* units of the slabs that full magazines could pin */
     uint64_t at_hand_bytes; /* in full magazines */
     struct at_hand at_hand[AT_HAND_ALL];
+    struct hand hand; /* last, so that what is above lies as close as it can */
 };
 
 /* ---- holdings: what this process holds beyond plain lane-private blocks -------------- */
@@ -206,7 +222,8 @@ struct sharena_heap {
     struct shard shards[SHR_SHARDS];
 
     pthread_mutex_t leaf; /* run hints, pool of slab structs */
-    struct slab *slab_pool[SHR_CLASSES_MAX]; /* by class: a struct's arrays keep their size */
+    struct slab *slab_pool[SHR_CLASSES_MAX]; /* by class: a struct's arrays keep their size.  0:
+                                                runs' */
     struct slab *slab_all;
     struct run_bin hints[SHR_HINT_BINS];
     shr_a64 *memo; /* per extent: {changes 32, largest free stretch 32}; lazily touched */
@@ -216,7 +233,7 @@ struct sharena_heap {
     shr_a64 sweep_due_ms; /* and of the sweeps in passing; UINT64_MAX: one is under way */
     shr_a32 adopt_at[SHR_CLASSES_MAX]; /* where the search for a slab to adopt goes on */
     shr_a32 adopt_seen[SHR_CLASSES_MAX]; /* control.abandoned at the last fruitless search */
-    shr_a64 empty_units; /* of the wholly free slabs in the lanes' lists */
+    shr_a64 empty_units; /* wholly free slabs in the lanes' lists, and room in their hands */
     shr_a64 small_until_ms; /* no huge pages are asked for till then */
     shr_a64 unchecked_bytes; /* committed since the last look at the cgroups */
 

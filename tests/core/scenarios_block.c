@@ -120,6 +120,22 @@ static void warm_big(struct role *role)
     drop(role, 1);
 }
 
+/* Free, and not just at hand. */
+static void free_big(struct role *role)
+{
+    warm_big(role);
+    (void)stats_of(role->heap);
+}
+
+/* So many that the hand has no room for one more. */
+static void many_big_released(struct role *role)
+{
+    for (unsigned i = 0; i < 20; i++)
+        make(role, i, BIG);
+    for (unsigned i = 1; i < 18; i++)
+        drop(role, i);
+}
+
 static void zeroed_big(struct role *role)
 {
     CHECK_OK(sharena_allocate(role->heap, BIG, 0, SHARENA_ZERO, &role->blocks[62]));
@@ -318,8 +334,16 @@ const struct scenario block_scenarios[] = {
      .partner = partner_takes_it,
      .act = another_huge_small},
     {.name = "allocate_big_first", .act = one_big},
-    {.name = "allocate_big_warm", .prepare = warm_big, .act = another_big},
-    {.name = "allocate_big_zero", .prepare = warm_big, .act = zeroed_big},
+    {.name = "allocate_big_warm", .prepare = free_big, .act = another_big},
+    {.name = "allocate_big_at_hand",
+     .prepare = warm_big,
+     .act = another_big,
+     .flags = STEP_PRIVATE},
+    {.name = "allocate_big_zero", .prepare = free_big, .act = zeroed_big},
+    {.name = "allocate_big_zero_at_hand",
+     .prepare = warm_big,
+     .act = zeroed_big,
+     .flags = STEP_PRIVATE},
     {.name = "allocate_big_aligned", .prepare = one_small, .act = aligned_big},
     {.name = "allocate_full",
      .prepare = fill_heap,
@@ -351,7 +375,8 @@ const struct scenario block_scenarios[] = {
      .prepare = sent_big,
      .act = drop_first,
      .verify = sent_block_is_whole_or_gone},
-    {.name = "release_big", .prepare = one_big, .act = drop_first},
+    {.name = "release_big_to_hand", .prepare = one_big, .act = drop_first, .flags = STEP_PRIVATE},
+    {.name = "release_big", .prepare = many_big_released, .act = drop_first},
     {.name = "release_shared",
      .partner = partner_sends,
      .prepare = load_small,

@@ -121,6 +121,8 @@ static void victim_holds_all_kinds(struct role *role)
     CHECK_OK(sharena_name_set(role->heap, "a-small", role->blocks[4], "pay", 3));
     drop(role, 1);
     drop(role, 2);
+    make(role, 6, BIG); /* lies at hand */
+    drop(role, 6);
 }
 
 static void partner_loads_all_kinds(struct role *role)
@@ -218,7 +220,11 @@ const struct scenario share_scenarios[] = {
      .act = reap,
      .verify = sent_block_is_whole_or_gone,
      .flags = STEP_DIES_LATE},
-    {.name = "fork", .prepare = all_kinds, .act = fork_here, .flags = STEP_FORKS},
+    {.name = "fork",
+     .prepare = all_kinds,
+     .act = fork_here,
+     .at_hand_bytes = (BIG + 65535) / 65536 * 65536,
+     .flags = STEP_FORKS},
     {.name = "detach", .prepare = all_kinds, .act = detach},
     {.name = "attach", .act = attach, .flags = STEP_ATTACHES},
     {.name = NULL},

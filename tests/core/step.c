@@ -254,6 +254,8 @@ unsigned step_through(const struct scenario *scenario, bool all, unsigned *steps
     unsigned states = step_process(&run, run.actor, 1, &without, steps, &child);
     if (scenario->flags & STEP_FORKS) {
         CHECK(child > 0);
+        with.blocks -= scenario->at_hand_bytes > 0; /* let go before there is a child */
+        with.live_bytes -= scenario->at_hand_bytes;
         states += step_process(&run, child, 2, &with, steps, NULL);
         kill_process(child);
     }

@@ -43,6 +43,7 @@ struct scenario {
     void (*prepare)(struct role *); /* the actor */
     void (*act)(struct role *);     /* the actor, stepped */
     void (*verify)(struct role *);  /* an examiner, after reaping and before anything else */
+    uint64_t at_hand_bytes; /* of the one large block that lies at hand when act starts */
     unsigned flags;
 };
 #define STEP_FORKS 1u    /* the actor forks: its child is stepped too */
