@@ -84,13 +84,16 @@ static int is_shortage(int code)
 /* One reference of this process to a new core block. */
 static void *allocate(ext_state *st, ext_arena *arena, size_t bytes, unsigned flags)
 {
-    void *start;
+    void *start = NULL;
     int code = SHARENA_EFULL;
-    if (bytes < EXT_BLOCKING_BYTES) {
+    if (bytes >= EXT_LARGE_BYTES && flags == 0)
+        start = sharena_malloc_at_hand(arena->core, bytes);
+    if (start != NULL)
+        code = 0;
+    else if (bytes < EXT_BLOCKING_BYTES)
         code = sharena_allocate(arena->core, bytes, 0, flags, &start);
-        if ((++st->made & 255) == 0)
-            sharena_tend(arena->core);
-    }
+    if (bytes < EXT_BLOCKING_BYTES && (++st->made & 255) == 0)
+        sharena_tend(arena->core);
     if (is_shortage(code)) { /* or too large to hold the others up */
         Py_BEGIN_ALLOW_THREADS
         if (bytes >= EXT_BLOCKING_BYTES)

@@ -19,9 +19,10 @@ int ext_spares;
 static inline void core_release(ext_arena *arena, const void *start, size_t size_bytes)
 {
     ext_uninterruptible++;
-    if (size_bytes < EXT_BLOCKING_BYTES) {
+    int done = size_bytes >= EXT_LARGE_BYTES && sharena_release_at_hand(arena->core, start);
+    if (!done && size_bytes < EXT_BLOCKING_BYTES) {
         (void)sharena_release(arena->core, start);
-    } else { /* may give pages back to the kernel */
+    } else if (!done) { /* may give pages back to the kernel */
         Py_BEGIN_ALLOW_THREADS
         (void)sharena_release(arena->core, start);
         Py_END_ALLOW_THREADS

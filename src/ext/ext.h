@@ -29,6 +29,7 @@
 
 /* From this size on a call may take long enough to let other threads run meanwhile. */
 #define EXT_BLOCKING_BYTES ((size_t)1 << 20)
+#define EXT_LARGE_BYTES ((size_t)64 << 10) /* from here on blocks may lie at hand in the core */
 
 #define EXT_METHOD(f) ((PyCFunction)(void (*)(void))(f))
 

@@ -154,6 +154,49 @@ def test_stats_follow_what_happens(heap):
     assert heap.stats().retained_bytes < stats.retained_bytes
 
 
+@pytest.mark.parametrize("kib", [64, 128, 1024, 4096])
+def test_a_large_array_that_was_dropped_lies_at_hand(heap, kib):
+    """It comes back as it was, and is nobody's until then."""
+
+    def new(make):
+        return make((kib, 1024), "u1", heap=heap)
+
+    a = new(sharena.empty)
+    at = a.ctypes.data
+    for _ in range(600):  # now and then the longer way is gone
+        a[0, 0] = a[-1, -1] = 1
+        del a
+        a = new(sharena.empty)
+        assert a.ctypes.data == at
+        assert a[-1, -1] == 1
+    b = new(sharena.empty)
+    assert b.ctypes.data != at
+    del a
+    zeros = new(sharena.zeros)
+    assert zeros.ctypes.data == at
+    assert not zeros.any()
+    assert heap.stats().blocks == 2
+    del b, zeros
+    stats = heap.stats()
+    assert (stats.blocks, stats.retained_bytes) == (0, 2 * kib << 10)
+    new(sharena.empty)
+    assert heap.trim() == 2 * kib << 10
+
+
+def test_what_others_may_know_of_does_not_lie_at_hand(heap):
+    a = sharena.empty(1 << 20, "u1", heap=heap)
+    at = a.ctypes.data
+    del a
+    a = sharena.ones(1 << 20, "u1", heap=heap)
+    assert a.ctypes.data == at
+    heap["a"] = a
+    del a
+    b = sharena.zeros(1 << 20, "u1", heap=heap)
+    assert b.ctypes.data != at
+    assert heap["a"].all()
+    del heap["a"]
+
+
 def test_the_repr_of_stats_fits_a_screen(heap):
     """All that is not 0, and of the size classes how many there are."""
     arrays = [sharena.ones(n, heap=heap) for n in (3, 100, 5000, 1 << 17)]
