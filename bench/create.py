@@ -12,6 +12,7 @@ import sharena
 
 KIB = np.arange(128.0)  # 1 KiB
 EMPTY = ("empty(8)", "empty(1000)", 'empty((100, 100), "f4")')
+MIDDLE = tuple(f'empty({size}, "u1")' for size in (1 << 16, 1 << 17, 1 << 20, 1 << 22))
 FILLED = ("zeros(128)", "full(128, 1.5)", "array(values)", "empty_like(model)")
 
 
@@ -40,6 +41,11 @@ def _against_numpy(case: str, calls, settings: Settings, bar: float, goal: float
 def create(settings: Settings) -> Iterator[Row]:
     """Empty arrays."""
     yield from _against_numpy("create", EMPTY, settings, 0.8, 0.5)
+
+
+def middle(settings: Settings) -> Iterator[Row]:
+    """Empty arrays of 64 KiB to 4 MiB."""
+    yield from _against_numpy("middle", MIDDLE, settings, 0.9, 0.7)
 
 
 def fill(settings: Settings) -> Iterator[Row]:

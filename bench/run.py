@@ -32,6 +32,7 @@ CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "remote": blocks.remote,
     "latency": blocks.latency,
     "create": create.create,
+    "middle": create.middle,
     "fill": create.fill,
     "peers": create.peers,
     "policy": policy.policy,
