@@ -61,7 +61,7 @@ from ._core import (
     zeros_like,
 )
 from ._policy import MemoryPolicy, allocate_always, allocating
-from ._sharedctypes import shmem_as_ndarray
+from ._sharedctypes import get_lock, shmem_as_ndarray
 
 __all__ = [
     "ByValueWarning",
@@ -99,6 +99,7 @@ __all__ = [
     "full",
     "full_like",
     "get_include",
+    "get_lock",
     "handle",
     "is_shared",
     "load",

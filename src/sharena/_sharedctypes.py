@@ -1,127 +1,300 @@
-"""Arrays over what multiprocessing.sharedctypes made.
+"""Arrays over shared memory that others made: multiprocessing's and ctypes' objects.
 
 `Array`, `Value`, `RawArray` and `RawValue` hand out ctypes objects in shared memory.
-NumPy's own converters either copy them silently (`numpy.array(Array(...))` goes through
-the sequence protocol) or refuse element types whose buffer format they cannot read
-(`c_wchar`, `c_longdouble`, `c_void_p`).  So the dtype is built here from the ctypes type,
-and only the bytes are taken from the buffer.
+NumPy's own converters copy some of them silently (`numpy.array(Array(...))` goes through
+the sequence protocol), read others at wrong offsets and refuse the rest.  So the dtype is
+built from the ctypes type, in `_ctypes_dtypes`, and only the bytes are taken from the buffer.
+
+The modules of multiprocessing are not imported here, which would take longer than all of
+sharena: who has an object of theirs has imported them.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
+import math
+import operator
 import sys
-from typing import Any
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-__all__ = ["shmem_as_ndarray"]
+from . import _ctypes_dtypes as dtypes
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+__all__ = ["get_lock", "shmem_as_ndarray"]
+
+AnyArray = np.ndarray[Any, np.dtype[Any]]
+Integers = SupportsIndex | Sequence[SupportsIndex]
 
 
-@functools.cache
-def _scalar_dtypes() -> dict[type, np.dtype[Any]]:
-    """Every scalar ctypes type that holds a plain value, in both byte orders.
+def shmem_as_ndarray(
+    x: Any,
+    /,
+    *,
+    dtype: DTypeLike | None = None,
+    shape: Integers | None = None,
+    strides: Integers | None = None,
+    offset: SupportsIndex = 0,
+) -> AnyArray:
+    """View shared memory of `multiprocessing`, or a ctypes object, without a copy.
 
-    `c_void_p` is an address, shown as an unsigned integer of its size.  `c_char_p`,
-    `c_wchar_p` and `py_object` are missing on purpose: they hold addresses of objects in
-    one process's private memory.
+    The array keeps the memory alive.  It knows nothing of the lock of `x`: see `get_lock`.
+
+    Parameters
+    ----------
+    x : Array, Value, RawArray, RawValue, SharedMemory or ctypes object
+        Made by `multiprocessing`, with a lock or without; or a ctypes scalar, array,
+        structure or union.
+    dtype : dtype_like or ctypes type, optional
+        What the bytes of a flat buffer are taken for: a `SharedMemory` (default `uint8`) or a
+        one-dimensional array of scalars (default their dtype).  ctypes scalars, structures
+        and unions are read as ctypes reads them.
+    shape : int or tuple of int, optional
+        Axes over a flat buffer.  By default one, of all elements after `offset`.
+    strides : int or tuple of int, optional
+        Bytes between neighbours along each axis of `shape`, also 0 or negative.  By default
+        the array is C-contiguous.
+    offset : int, default 0
+        Bytes of a flat buffer before the element whose indices are all 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Writeable.  Without options its shape is that of the ctypes type: `()` for anything
+        but arrays, which have an axis for each level.  Its dtype has the true size, sign,
+        byte order and offsets; members of base classes, and of anonymous members, are fields.
+
+    Raises
+    ------
+    TypeError
+        Names `x`'s type, or the field, that is none of these or has no honest dtype: pointers,
+        `py_object`, bit fields, two fields of one name.  Or an option is of a wrong type, or
+        given where `x` is no flat buffer.
+    ValueError
+        Elements would lie outside `x`, or `x` is a closed `SharedMemory`.
     """
-    kinds: list[tuple[type, Any]]
-    kinds = [(ctypes.c_bool, "?"), (ctypes.c_char, "S1"), (ctypes.c_void_p, np.uintp)]
-    kinds += [
-        (kind, f"{sign}{ctypes.sizeof(kind)}")
-        for sign, names in (
-            ("i", "c_byte c_short c_int c_long c_longlong c_ssize_t"),
-            ("u", "c_ubyte c_ushort c_uint c_ulong c_ulonglong c_size_t"),
+    at = _offset(offset)
+    kept = _over(x)
+    if isinstance(kept, np.ndarray):  # a SharedMemory
+        element, axes = kept.dtype, kept.shape
+    else:
+        element, axes = dtypes.layout(type(kept))
+    if dtype is None and shape is None and strides is None and at == 0:
+        return _checked(axes, element, kept)
+    _check_flat(kept, element, axes)
+    return _window(kept, _dtype(dtype, element), shape, strides, at)
+
+
+def get_lock(x: Any, /) -> Any:
+    """Return the lock of a synchronized object.
+
+    Parameters
+    ----------
+    x : Array or Value
+        Anything with a method `get_lock()`, as `multiprocessing.Array` and `Value` have
+        unless made with `lock=False`.
+
+    Returns
+    -------
+    multiprocessing.RLock, or the lock that `x` was made with
+        Hold it where several processes write::
+
+            a = sharena.shmem_as_ndarray(x)
+            with sharena.get_lock(x):
+                a += 1
+
+    Raises
+    ------
+    TypeError
+        `x` has no lock.  The message names its type.
+    """
+    synchronized = _synchronized(x)
+    if synchronized is not None:
+        return synchronized.get_lock(x)
+    method = None if isinstance(x, type) else getattr(x, "get_lock", None)
+    if not callable(method):
+        raise TypeError(
+            f"{dtypes.name_of(type(x))} has no lock: pass a multiprocessing Array or Value that "
+            "was made with one, not the array over it"
         )
-        for kind in (getattr(ctypes, name) for name in names.split())
-    ]
-    kinds += [(ctypes.c_float, "f4"), (ctypes.c_double, "f8")]
-    kinds += [(ctypes.c_longdouble, np.longdouble)]
-    if ctypes.sizeof(ctypes.c_wchar) == 4:  # NumPy's only text element is UCS-4
-        kinds += [(ctypes.c_wchar, "U1")]
-    for name, complex_kind in (  # Python 3.14, where the compiler has them
-        ("c_float_complex", np.complex64),
-        ("c_double_complex", np.complex128),
-        ("c_longdouble_complex", np.clongdouble),
-    ):
-        if hasattr(ctypes, name):
-            kinds += [(getattr(ctypes, name), complex_kind)]
-
-    table: dict[type, np.dtype[Any]] = {}
-    kind: Any
-    for kind, spec in kinds:
-        dtype: np.dtype[Any] = np.dtype(spec)
-        table[kind] = dtype
-        if hasattr(kind, "__ctype_le__"):
-            table[kind.__ctype_le__] = dtype.newbyteorder("<")
-            table[kind.__ctype_be__] = dtype.newbyteorder(">")
-    return table
+    return method()
 
 
-def _scalar_dtype(kind: type) -> np.dtype[Any] | None:
-    """The dtype of a scalar type or of a class derived from one."""
-    for base in kind.__mro__:
-        dtype = _scalar_dtypes().get(base)
-        if dtype is not None and dtype.itemsize == ctypes.sizeof(kind):
-            return dtype
+def _synchronized(x: object) -> Any:
+    """The base class of what has a lock, if `x` is such an object.
+
+    Its methods are called by way of this class: a field of a structure may have their names.
+    """
+    module = sys.modules.get("multiprocessing.sharedctypes")
+    if module is not None and isinstance(x, module.SynchronizedBase):
+        return module.SynchronizedBase
     return None
 
 
-def shmem_as_ndarray(x: Any, /) -> np.ndarray[Any, np.dtype[Any]]:
-    """View a shared `Array`, `Value`, `RawArray` or `RawValue` as a NumPy array.
+def _over(x: Any) -> Any:
+    """The ctypes object in `x`, or the bytes of a SharedMemory as an array."""
+    synchronized = _synchronized(x)
+    if synchronized is not None:
+        x = synchronized.get_obj(x)
+    module = sys.modules.get("multiprocessing.shared_memory")
+    if module is not None and isinstance(x, module.SharedMemory):
+        return _bytes_of(x)
+    if not dtypes.is_data(type(x)):
+        raise TypeError(_refusal(type(x)))
+    return x
 
-    Nothing is copied: every process that has `x` sees what is written to the array, and
-    the array keeps the memory alive.  The shape is that of the ctypes type: `()` for a
-    `Value`, `(n,)` for an `Array`, and one more axis for each level of nested arrays.  The
-    dtype has the true size, sign and byte order of the element type.
 
-    The array knows nothing of the lock.  Where several processes write, hold it::
+def _bytes_of(memory: Any) -> AnyArray:
+    """All bytes of a SharedMemory.
 
-        a = sharena.shmem_as_ndarray(x)
-        with x.get_lock():
-            a += 1
-
-    `TypeError` for everything else: structures, unions, pointers, `py_object`, and the
-    proxies of a `Manager`, whose data lives in the manager's process.
+    `numpy.frombuffer` keeps an export of the mapping, so that close() raises instead of
+    leaving the array over unmapped memory, which `numpy.ndarray(buffer=)` would.
     """
-    obj: Any = x.get_obj() if _is_synchronized(x) else x
-    kind: Any = type(obj)
-    shape: list[int] = []
-    if not issubclass(kind, (ctypes.Array, ctypes._SimpleCData)):
-        raise TypeError(_refusal(kind))
-    while issubclass(kind, ctypes.Array):
-        shape.append(kind._length_)
-        kind = kind._type_
-    dtype = _scalar_dtype(kind)
-    if dtype is None:
-        raise TypeError(_refusal(kind))
-    array: np.ndarray[Any, np.dtype[Any]] = np.ndarray(tuple(shape), dtype, buffer=obj)
+    buffer = memory.buf
+    if buffer is None:
+        raise ValueError("x is a closed SharedMemory: view it before close()")
+    array = np.frombuffer(buffer, np.uint8)
+    # A SharedMemory closes itself when it is collected, and complains if it can't: it stays
+    # until the export is gone.  At the end of the process nobody needs to be told.
+    weakref.finalize(array.base, _let_go, memory).atexit = False
     return array
 
 
-def _is_synchronized(x: object) -> bool:
-    """Whether `x` is an `Array` or a `Value`; who has one has imported their module.
+def _let_go(memory: object) -> None:
+    """The array over a SharedMemory is gone; so is the reference that it held."""
 
-    Importing it here would take longer than all of sharena.
-    """
-    module = sys.modules.get("multiprocessing.sharedctypes")
-    return module is not None and isinstance(x, module.SynchronizedBase)
+
+def _check_flat(kept: Any, element: np.dtype[Any], axes: tuple[int, ...]) -> None:
+    if len(axes) != 1 or element.names is not None:
+        raise TypeError(
+            "dtype=, shape=, strides= and offset= are for flat buffers, a SharedMemory or a "
+            "one-dimensional array of numbers, characters or truth values, not for "
+            f"{dtypes.name_of(type(kept))}: view it without them, then use its fields, "
+            "reshape() and indices"
+        )
+
+
+def _dtype(given: Any, default: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype for a flat buffer: of a known size, without references."""
+    if given is None:
+        return default
+    if isinstance(given, type) and dtypes.is_data(given):
+        dtype, axes = dtypes.layout(given)
+        if axes:
+            raise TypeError(f"dtype={given!r} is an array: give its element type, and shape=")
+    else:
+        try:
+            dtype = np.dtype(given)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"dtype={given!r} is no dtype: {error}") from None
+    if dtype.hasobject:
+        raise TypeError(
+            f"dtype={dtype} holds references to objects in one process's private memory"
+        )
+    if dtype.subdtype is not None:
+        raise TypeError(f"dtype={dtype} has a shape of its own: give its base, and shape=")
+    if dtype.itemsize == 0 and dtype.names is None:
+        raise TypeError(f"dtype={dtype} has no size: give one, such as {dtype.kind}8")
+    return dtype
+
+
+def _window(kept: Any, dtype: np.dtype[Any], shape: Any, strides: Any, at: int) -> AnyArray:
+    """The array over a part of a flat buffer."""
+    if strides is not None and shape is None:
+        raise ValueError("strides= needs shape=: say how many elements each axis has")
+    size = memoryview(kept).nbytes
+    if not 0 <= at <= size:
+        raise ValueError(f"offset={at} is outside x, which has {size} bytes")
+    axes = _axes(shape, dtype, size - at)
+    steps = None if strides is None else _integers(strides, "strides")
+    _check_bounds(axes, steps, dtype, at, size)
+    return _checked(axes, dtype, kept, at, steps)
+
+
+def _integers(given: Any, name: str) -> tuple[int, ...]:
+    try:
+        return (operator.index(given),)
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(number) for number in given)
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a tuple of ints, not {given!r}") from None
+
+
+def _offset(given: Any) -> int:
+    try:
+        return operator.index(given)
+    except TypeError:
+        raise TypeError(f"offset must be an int, a number of bytes, not {given!r}") from None
+
+
+def _axes(given: Any, dtype: np.dtype[Any], left: int) -> tuple[int, ...]:
+    """The shape, by default as many elements as there are bytes left."""
+    if given is not None:
+        axes = _integers(given, "shape")
+        if min(axes, default=0) < 0:
+            raise ValueError(f"shape={given!r} has a negative length: say how many elements")
+        return axes
+    if dtype.itemsize == 0 or left % dtype.itemsize:
+        raise ValueError(
+            f"the {left} bytes of x after offset are no whole number of elements of "
+            f"{dtype.itemsize} bytes: give shape="
+        )
+    return (left // dtype.itemsize,)
+
+
+def _check_bounds(
+    axes: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    dtype: np.dtype[Any],
+    offset: int,
+    size: int,
+) -> None:
+    """Every byte of every element lies inside the buffer."""
+    if strides is None:
+        low, high = offset, offset + dtype.itemsize * math.prod(axes)
+    elif len(strides) != len(axes):
+        raise ValueError(f"strides={strides} and shape={axes} differ in length")
+    elif 0 in axes:
+        return
+    else:
+        steps = [(length - 1) * stride for length, stride in zip(axes, strides, strict=True)]
+        low = offset + sum(step for step in steps if step < 0)
+        high = offset + sum(step for step in steps if step > 0) + dtype.itemsize
+    if low < 0 or high > size:
+        raise ValueError(
+            f"shape={axes} of {dtype.itemsize}-byte elements takes bytes {low} to {high} of x, "
+            f"which has {size}"
+        )
+
+
+def _checked(
+    axes: tuple[int, ...],
+    dtype: np.dtype[Any],
+    kept: Any,
+    offset: int = 0,
+    strides: tuple[int, ...] | None = None,
+) -> AnyArray:
+    """`numpy.ndarray`, whose base is `kept`; NumPy looks at the bounds once more."""
+    try:
+        return np.ndarray(axes, dtype, kept, offset, strides)
+    except ValueError as error:  # more axes or elements than NumPy has
+        raise ValueError(f"cannot view x with shape {axes}: {error}") from None
 
 
 def _refusal(kind: type) -> str:
     """Says what was given and what would have been taken."""
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if issubclass(kind, (ctypes.Structure, ctypes.Union)):
-        reason = "structures and unions are not supported"
-    elif issubclass(kind, ctypes._Pointer) or kind in (ctypes.c_char_p, ctypes.c_wchar_p):
+    if issubclass(kind, ctypes._Pointer):
         reason = "a pointer means nothing in another process"
-    elif issubclass(kind, ctypes.py_object):
-        reason = "a Python object cannot be shared"
     else:
         reason = (
-            "pass a multiprocessing Array, Value, RawArray or RawValue whose elements are "
-            "numbers, characters or truth values"
+            "pass a multiprocessing Array, Value, RawArray, RawValue or SharedMemory, or a "
+            "ctypes scalar, array, structure or union"
         )
-    return f"cannot view {name} as an array: {reason}"
+    return f"cannot view {dtypes.name_of(kind)} as an array: {reason}"
