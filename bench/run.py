@@ -23,6 +23,7 @@ import handover
 import large
 import policy
 import process
+import scalability
 from measure import Row, Settings, unpin
 
 CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
@@ -42,6 +43,7 @@ CASES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "pickle": handover.pickled,
     "message": handover.message,
     "read": handover.read,
+    "scalability": scalability.scalability,
     "million": process.million,
     "grow": blocks.grow,
     "fragmentation": fragmentation.fragmentation,
