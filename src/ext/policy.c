@@ -41,6 +41,10 @@ static void *in_heap(const policy *p, size_t size, unsigned flags, int *private)
     *private = size < p->min_bytes;
     if (*private)
         return NULL;
+    if (size >= EXT_LARGE_BYTES && p->align <= 16 && (p->flags | flags) == 0)
+        out = sharena_malloc_at_hand(p->core, size);
+    if (out != NULL)
+        return out;
     ext_uninterruptible++;
     int code = sharena_allocate(p->core, size + (size == 0), p->align, p->flags | flags, &out);
     ext_uninterruptible--;
@@ -51,7 +55,7 @@ static void *in_heap(const policy *p, size_t size, unsigned flags, int *private)
 static void *policy_malloc(const policy *p, size_t size)
 {
     int private = 1;
-    void *out = p == NULL || ext_memory_unpickles() ? NULL : in_heap(p, size, 0, &private);
+    void *out = p == NULL || ext_unpickling ? NULL : in_heap(p, size, 0, &private);
 
     if (private)
         out = stock.allocator.malloc(stock.allocator.ctx, size);
@@ -84,8 +88,11 @@ static void memory_free(void *unused, void *memory, size_t size)
         stock.allocator.free(stock.allocator.ctx, memory, size);
         return;
     }
+    /* The size may be wrong: it is a hint only. */
+    if (size >= EXT_LARGE_BYTES && sharena_release_at_hand(core, memory))
+        return;
     ext_uninterruptible++;
-    int code = sharena_release(core, memory); /* the size may be wrong: the heap knows it */
+    int code = sharena_release(core, memory);
     ext_uninterruptible--;
     if (code != 0)
         (void)__atomic_fetch_add(&refusals, 1, __ATOMIC_RELAXED);

@@ -9,8 +9,7 @@
 /* ---- purpose.c ---- */
 
 int ext_memory_watch(void); /* once; 0, or -1 with an exception */
-/* Is this thread unpickling an array of objects? */
-int ext_memory_unpickles(void);
+extern _Thread_local int ext_unpickling EXT_TLS; /* this thread does, an array of objects */
 /* Is what the handler is asked to zero known to be for an array without objects? */
 int ext_memory_is_numbers(const PyDataMem_Handler *);
 void ext_memory_refused(void); /* the array that wanted it will not be */

@@ -13,7 +13,7 @@
 
 /* ---- objects that are unpickled --------------------------------------------------------------- */
 
-static _Thread_local int unpickling;
+_Thread_local int ext_unpickling EXT_TLS;
 static PyObject *stock_setstate;
 
 static int holds_objects(PyObject *state)
@@ -33,9 +33,9 @@ static PyObject *set_state(PyObject *self, PyObject *args)
     int objects = PyTuple_Check(inner) && holds_objects(inner);
     PyObject *first = PyTuple_Pack(1, self);
     PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
-    unpickling += objects;
+    ext_unpickling += objects;
     PyObject *result = all == NULL ? NULL : PyObject_Call(stock_setstate, all, NULL);
-    unpickling -= objects;
+    ext_unpickling -= objects;
     Py_XDECREF(all);
     Py_XDECREF(first);
     return result;
@@ -64,11 +64,6 @@ static int watch_unpickling(void)
     else
         PyType_Modified(&PyArray_Type);
     return status;
-}
-
-int ext_memory_unpickles(void)
-{
-    return unpickling;
 }
 
 /* ---- numbers that are zeroed ------------------------------------------------------------------ */
