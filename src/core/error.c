@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "internal.h"
+#include "waiting.h"
 
 static struct lane nowhere; /* of threads that used none yet: never opens */
 _Thread_local struct shr_thread *shr__thread __attribute__((tls_model("initial-exec")));
 _Thread_local shr_lane shr__current __attribute__((tls_model("initial-exec"))) = &nowhere;
 _Thread_local int shr__code __attribute__((tls_model("initial-exec")));
+static _Thread_local uint32_t thread_number __attribute__((tls_model("initial-exec")));
 void (*shr__thread_leaves)(struct shr_thread *);
 
 static pthread_mutex_t threads_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -131,6 +132,7 @@ void shr__thread_after_fork(void)
 {
     struct shr_thread *t = threads, *next;
 
+    thread_number = 0; /* the one thread has another one now */
     for (; t; t = next) {
         next = t->next;
         for (unsigned i = 0; i < SHR_HEAPS; i++)
@@ -144,6 +146,13 @@ void shr__thread_after_fork(void)
     if (threads)
         threads->next = threads->prev = NULL;
     pthread_mutex_unlock(&threads_lock);
+}
+
+uint32_t shr__thread_number(void)
+{
+    if (!thread_number)
+        thread_number = shr__sys_thread();
+    return thread_number;
 }
 
 const char *sharena_strerror(int code)

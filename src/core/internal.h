@@ -4,7 +4,7 @@
  *   sys · proc · error · room · super · process · holding · descriptor · unshared · commit · run ·
  *   retain · slab · lane · bin · hand · magazine · small · release · guest · entry · ticket ·
  *   sweep · shortage · handle · name · reap · alloc · hot ·
- *   resize · trace · fork · check · stats · join · heap
+ *   resize · trace · lock · fork · check · stats · join · heap
  * Locks of a process, in this order (nobody takes one to the left while holding one to the
  * right):  heaps · names · reap · lanes · shard ("unit lock") · bracket of a lane · leaf
  */

@@ -210,6 +210,14 @@ struct ticket_shm {
  * home.  0 when the count falls to 0. */
 typedef shr_a64 shr_bucket;
 
+/* In a block, wherever its users have put it; all zero: free.  lock.c. */
+struct lock_shm {
+    shr_a64 owner; /* {k 32, thread 22, kind 2, slot+1 6, died 1, waiters 1}: taken and waited
+                      for by CAS (acq_rel), freed by a swap (release).  The flags apart, 0 = free.
+                      Its low half is the futex */
+    shr_a64 count; /* the owner only, relaxed */
+};
+
 /* Names.  word = {seq 56, NAME_ 8}; only the changer writes; readers look at the word before
  * and after, both acquire. */
 #define SHR_NAMES 1024u
@@ -256,6 +264,7 @@ _Static_assert(SHR_AT_TICKETS % SHR_PAGE == 0, "a group of tickets is a page");
 _Static_assert(sizeof(struct unit_shm) == 64, "a unit's header is one cache line");
 _Static_assert(sizeof(struct desc_shm) == 16, "four descriptors in a cache line");
 _Static_assert(sizeof(struct ticket_shm) == 64, "ticket");
+_Static_assert(sizeof(struct lock_shm) == 16, "lock");
 _Static_assert(sizeof(struct name_shm) == 1024, "name");
 _Static_assert(sizeof(struct site_shm) == 128, "site");
 _Static_assert(sizeof(shr_a64) == 8 && sizeof(shr_a32) == 4, "atomics are plain words");

@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "waiting.h"
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -71,6 +71,18 @@ int shr__sys_mode(const char *path, uint32_t *uid, uint32_t *mode)
     *uid = (uint32_t)st.st_uid;
     *mode = (uint32_t)st.st_mode & 0777u;
     return 0;
+}
+
+uint64_t shr__sys_ram(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+
+    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : (uint64_t)1 << 32;
+}
+
+uint32_t shr__sys_thread(void)
+{
+    return (uint32_t)syscall(SYS_gettid);
 }
 
 uint64_t shr__sys_pidns(void)

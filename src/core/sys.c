@@ -31,7 +31,7 @@
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 
-#include "internal.h"
+#include "waiting.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -351,10 +351,8 @@ void shr__sys_unlock(void *p, uint64_t bytes)
 
 static struct flock byte_lock(uint64_t at)
 {
-    struct flock lock = {
+    return (struct flock){
         .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1};
-
-    return lock;
 }
 
 /* NULL with errno EAGAIN when another description holds the lock. */
@@ -431,6 +429,18 @@ void shr__sys_wake(shr_a32 *word)
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
+void shr__sys_wait_shared(shr_a64 *word, uint32_t low, uint32_t most_ms)
+{
+    struct timespec most = {.tv_nsec = (long)most_ms * 1000000};
+
+    (void)syscall(SYS_futex, word, FUTEX_WAIT, low, &most, NULL, 0);
+}
+
+void shr__sys_wake_shared(shr_a64 *word)
+{
+    (void)syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
 uint64_t shr__sys_now_ms(void)
 {
     struct timespec t;
@@ -439,12 +449,22 @@ uint64_t shr__sys_now_ms(void)
     return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
 }
 
-uint64_t shr__sys_real_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec t;
 
-    (void)clock_gettime(CLOCK_REALTIME, &t);
+    (void)clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t shr__sys_mono_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t shr__sys_real_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
 }
 
 int shr__sys_pid(void)
@@ -472,11 +492,4 @@ void shr__sys_random(void *p, size_t bytes)
 void shr__sys_yield(void)
 {
     (void)sched_yield();
-}
-
-uint64_t shr__sys_ram(void)
-{
-    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-
-    return pages > 0 && size > 0 ? (uint64_t)pages * (uint64_t)size : (uint64_t)1 << 32;
 }

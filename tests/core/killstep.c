@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SCENARIOS_MOST = 100, TABLES = 3, MEETINGS = 60 };
+enum { SCENARIOS_MOST = 100, TABLES = 4, MEETINGS = 60 };
 
 static unsigned kills = 3, stops = 2;
 static bool all;
@@ -29,7 +29,7 @@ static unsigned within_budget(unsigned wanted, unsigned steps)
 }
 
 static const struct scenario *const tables[TABLES] = {block_scenarios, share_scenarios,
-                                                      ticket_scenarios};
+                                                      ticket_scenarios, lock_scenarios};
 
 static const struct scenario *find(const char *name)
 {

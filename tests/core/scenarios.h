@@ -8,7 +8,8 @@
 enum { SMALL = 96, HUGE_SMALL = 16384, BIG = 70000 };
 
 /* Each ends with an entry without a name. */
-extern const struct scenario block_scenarios[], share_scenarios[], ticket_scenarios[];
+extern const struct scenario block_scenarios[], share_scenarios[], ticket_scenarios[],
+    lock_scenarios[];
 
 void *make(struct role *role, unsigned i, size_t size);
 void export_to(struct role *role, unsigned i, unsigned handle, unsigned uses);

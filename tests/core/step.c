@@ -150,6 +150,8 @@ static void run_open(struct run *run, const struct scenario *scenario, bool room
     peer_tell(&run->partner);
     peer_await(&run->partner);
     view_open(&run->view, &run->stage->address);
+    if (scenario->flags & STEP_DATA)
+        view_widen(&run->view);
 }
 
 static void run_close(struct run *run)

@@ -51,6 +51,7 @@ struct scenario {
 #define STEP_DIES_LATE 8u /* the victim dies when the actor is prepared: attaching reaps */
 #define STEP_PRIVATE 16u /* changes nothing that others see; all others must */
 #define STEP_ENDS 32u    /* its tickets may end at any moment: the partner tries all */
+#define STEP_DATA 64u    /* what it writes into blocks counts as a state, too */
 #define STEP_TIGHT 4u    /* a heap whose limit is only just enough */
 
 /* Visits the states of the scenario: all, or a sample where there are very many.  Returns how

@@ -9,6 +9,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* At so many bytes of the file. */
+static void look_at(struct view *v, uint64_t bytes)
+{
+    v->looked_bytes = bytes;
+    v->now = mmap(NULL, bytes, PROT_READ, MAP_SHARED, v->fd, 0);
+    v->then = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(v->now != MAP_FAILED && v->then != MAP_FAILED);
+    v->blocks = -1;
+    v->resident = malloc(bytes / SHR_PAGE);
+    CHECK(v->resident != NULL);
+}
+
 void view_open(struct view *v, const struct heap_address *address)
 {
     char path[64];
@@ -19,21 +32,25 @@ void view_open(struct view *v, const struct heap_address *address)
     CHECK(v->fd >= 0);
     CHECK_EQ(pread(v->fd, &super, sizeof super, 0), sizeof super);
     v->file_bytes = super.file_bytes;
-    v->meta_bytes = super.data;
-    v->now = mmap(NULL, v->meta_bytes, PROT_READ, MAP_SHARED, v->fd, 0);
-    v->then = mmap(NULL, v->meta_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(v->now != MAP_FAILED && v->then != MAP_FAILED);
-    v->blocks = -1;
-    v->resident = malloc(v->meta_bytes / SHR_PAGE);
-    CHECK(v->resident != NULL);
+    look_at(v, super.data);
+}
+
+static void look_no_more(struct view *v)
+{
+    munmap((void *)(uintptr_t)v->now, v->looked_bytes);
+    munmap(v->then, v->looked_bytes);
+    free(v->resident);
+}
+
+void view_widen(struct view *v)
+{
+    look_no_more(v);
+    look_at(v, v->file_bytes);
 }
 
 void view_close(struct view *v)
 {
-    munmap((void *)(uintptr_t)v->now, v->meta_bytes);
-    munmap(v->then, v->meta_bytes);
-    free(v->resident);
+    look_no_more(v);
     close(v->fd);
 }
 
@@ -61,16 +78,16 @@ static unsigned find_ranges(struct view *v, uint64_t end)
 static void follow_pages(struct view *v)
 {
     struct stat st;
-    size_t pages = v->meta_bytes / SHR_PAGE;
+    size_t pages = v->looked_bytes / SHR_PAGE;
     CHECK_EQ(fstat(v->fd, &st), 0);
     if (v->blocks == st.st_blocks)
         return;
     v->blocks = st.st_blocks;
-    CHECK_EQ(mincore((void *)(uintptr_t)v->now, v->meta_bytes, v->resident), 0);
+    CHECK_EQ(mincore((void *)(uintptr_t)v->now, v->looked_bytes, v->resident), 0);
     for (size_t i = 0; i < pages; i++)
         if (v->resident[i] & 1)
             (void)*(const volatile uint8_t *)(v->now + i * SHR_PAGE);
-    find_ranges(v, v->meta_bytes);
+    find_ranges(v, v->looked_bytes);
 }
 
 bool view_changed(struct view *v)

@@ -123,6 +123,7 @@ def test_the_library_installs_alone(root, tmp_path):
         subprocess.run(["meson", *command], cwd=root, stdout=subprocess.DEVNULL, check=True)
     installed = {str(path.relative_to(prefix)) for path in prefix.rglob("*") if path.is_file()}
     assert installed == {
+        "include/sharena/lock.h",
         "include/sharena/sharena.h",
         "lib/libsharena.a",
         "lib/libsharena.so",

@@ -36,9 +36,9 @@ def test_files_are_short(root):
     assert not long
 
 
-def test_the_public_header_is_short(root):
-    text = (root / "include/sharena/sharena.h").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= HEADER_LINES
+def test_the_public_headers_are_short(root):
+    for path in sources(root, "include/sharena/*.h"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= HEADER_LINES, path
 
 
 def test_c_functions_are_short(root):

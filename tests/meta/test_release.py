@@ -22,10 +22,18 @@ def test_one_version(root):
     assert re.search(rf"^## {re.escape(version)}\b", changes, re.M)
 
 
-def test_the_library_exports_the_header_and_nothing_else(root, exported):
-    header = (root / "include/sharena/sharena.h").read_text(encoding="utf-8")
-    declared = set(re.findall(r"^SHARENA_API [^;(]*?\b(sharena_\w+)\(", header, re.M))
-    assert declared
+HEADERS = ("lock.h", "sharena.h")
+
+
+def test_the_library_exports_the_headers_and_nothing_else(root, exported):
+    others = {"sharena_py.h"}  # of the extension
+    assert {path.name for path in root.glob("include/sharena/*")} - others == set(HEADERS)
+    declared = set()
+    for name in HEADERS:
+        header = (root / "include/sharena" / name).read_text(encoding="utf-8")
+        found = re.findall(r"^SHARENA_API [^;(]*?\b(sharena_\w+)\(", header, re.M)
+        assert found, name
+        declared.update(found)
     assert exported(PACKAGE / "lib/libsharena.so") == declared
 
 
@@ -40,11 +48,12 @@ def test_get_include_has_the_headers_of_this_tree(root):
     assert headers == {path.name: path.read_bytes() for path in root.glob("include/sharena/*")}
 
 
+@pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.parametrize("language", ["c", "c++"])
-def test_the_header_stands_alone(root, tmp_path, language):
+def test_each_header_stands_alone(root, tmp_path, language, name):
     compiler = {"c": ["cc", "-std=c11"], "c++": ["c++", "-std=c++11"]}[language]
     source = tmp_path / "user"
-    source.write_text("#include <sharena/sharena.h>\n", encoding="utf-8")
+    source.write_text(f"#include <sharena/{name}>\n", encoding="utf-8")
     command = [*compiler, "-x", language, "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     try:
         subprocess.run([*command, f"-I{root}/include", "-fsyntax-only", source], check=True)
