@@ -52,7 +52,9 @@ static PyObject *dispatch_item(PyObject *self, PyObject *type)
 {
     const dispatch *d = (dispatch *)self;
     PyObject *found = registered(d, type);
-    if (found != NULL && type == (PyObject *)&PyArray_Type && ext_reducer_is_ours(d->st, found))
+    if (found != NULL &&
+        ((type == (PyObject *)&PyArray_Type && ext_reducer_is_ours(d->st, found)) ||
+         found == d->st->reduce_block))
         Py_SETREF(found, Py_NewRef(self));
     if (found == NULL && !PyErr_Occurred())
         PyErr_SetObject(PyExc_KeyError, type);
@@ -62,15 +64,18 @@ static PyObject *dispatch_item(PyObject *self, PyObject *type)
 static PyObject *dispatch_call(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     dispatch *d = (dispatch *)self;
-    PyObject *array;
+    /* once it is written, it takes no more */
+    ext_message *m = d->message->state == EXT_MESSAGE_OPEN ? d->message : NULL;
+    PyObject *array, *result = NULL;
     (void)kwargs;
+    if (!PyArg_ParseTuple(args, "O:reduce_array", &array))
+        return NULL;
+    if (Py_IS_TYPE(array, d->st->block_type))
+        return ext_reduce_block_in(d->st, array, m);
     if (!PyArg_ParseTuple(args, "O!:reduce_array", &PyArray_Type, &array))
         return NULL;
     PyObject *ours = registered(d, (PyObject *)&PyArray_Type);
     PyObject *fallback = ours == NULL ? NULL : ext_reducer_fallback(ours);
-    /* once it is written, it takes no more */
-    ext_message *m = d->message->state == EXT_MESSAGE_OPEN ? d->message : NULL;
-    PyObject *result = NULL;
     if (!PyErr_Occurred())
         result = ext_reduce_in(d->st, (PyArrayObject *)array, m, fallback, d->protocol);
     Py_XDECREF(ours);

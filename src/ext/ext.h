@@ -2,10 +2,9 @@
  *
  * The ladder, each file calling only downward:
  *   module · policy, capi · create, convert, load, from_address · flat_list · transit, dumps, receive ·
- *   reduce · message · share · heap_type, heap_open, heap_report, heap_waiting, heap_names,
+ *   reduce · message · share, lock · heap_type, heap_open, heap_report, heap_waiting, heap_names,
  *   default_heap · judge_py · records · array_handle, description, dtype_code · lost ·
- *   load_scope · foreign · array_new · arguments, frame · block · arena · errors; without
- *   Python: judge.h
+ *   load_scope · foreign · array_new · arguments, frame · block · arena · errors; no Python: judge.h
  *
  * Locking: with the GIL, whatever runs between two points that may release it is atomic.
  * Without the GIL (CPython 3.13t and later) the shared structures are guarded by the
@@ -135,13 +134,13 @@ typedef struct ext_sent {
 
 struct ext_state {
     PyObject *errors[EXT_ERROR_COUNT];
-    PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type;
+    PyTypeObject *heap_type, *block_type, *lost_type, *by_value_type, *lock_type;
     PyTypeObject *rebuild_type; /* what handles are loaded by */
     PyTypeObject *message_type, *dispatch_type;
     PyObject *forking, *pickler, *pickler_dump; /* ForkingPickler, and what it is derived from */
     PyObject *reducers, *copyreg; /* tables of its reducers */
     PyObject *table_member; /* `dispatch_table` of the C pickler */
-    PyObject *reduce_array;
+    PyObject *reduce_array, *reduce_block;
     int protocol; /* pickle.DEFAULT_PROTOCOL */
     PyObject *keepers; /* tuple of code objects that keeps_bytes is asked about */
     PyObject *name_dump, *name_dispatch; /* interned */

@@ -59,6 +59,9 @@ int ext_reduce_alone(ext_state *, PyArrayObject *, ext_message *, PyObject **out
  * fallback(array), or without it (then it may be NULL) pickle says. */
 PyObject *ext_reduce_in(ext_state *, PyArrayObject *, ext_message *, PyObject *fallback,
                         int protocol);
+/* What a pickler makes of a Block: a handle of its bytes, or an exception. */
+PyObject *ext_reduce_block_in(ext_state *, PyObject *block, ext_message *message);
+PyObject *ext_reduce_block(PyObject *, PyObject *);
 int ext_reducer_is_ours(ext_state *, PyObject *reducer);
 PyObject *ext_reducer_fallback(PyObject *reducer); /* of ours; borrowed, or NULL */
 

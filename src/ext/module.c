@@ -5,6 +5,7 @@
 #define EXT_IMPORTS_NUMPY
 #include "foreign.h"
 #include "judge.h"
+#include "lock.h"
 #include "message.h"
 #include "policy.h"
 
@@ -179,6 +180,16 @@ static PyMethodDef functions[] = {
                 "`pickle.loads` for messages of other processes.\n\n"
                 "An object that can't be put together because an array in it was lost arrives\n"
                 "as a `Lost`.  What is unpickled may run twice then."),
+    {"reduce_block", ext_reduce_block, METH_O,
+     "reduce_block($module, block, /)\n--\n\n"
+     "The same for a `Block`: a call of `rebuild_array` that gives its bytes.  What lies in\n"
+     "it has no value that could be copied, so there is no other way."},
+    {"_block_of", ext_block_of, METH_O,
+     "_block_of($module, a, /)\n--\n\n"
+     "The `Block` under an array that was made in shared memory or came by handle."},
+    {"_lock_over", ext_lock_over, METH_VARARGS,
+     "_lock_over($module, a, offset, /)\n--\n\n"
+     "The `RLock` at a byte of the block under an array; a `Lost` as it is."},
     {"latest_lost", ext_latest_lost, METH_NOARGS,
      "latest_lost($module, /)\n--\n\n"
      "The last `Lost` that was made in the load under way in this thread, or None."},
@@ -290,6 +301,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->block_type);
     Py_VISIT(st->lost_type);
     Py_VISIT(st->by_value_type);
+    Py_VISIT(st->lock_type);
     Py_VISIT(st->rebuild_type);
     Py_VISIT(st->message_type);
     Py_VISIT(st->dispatch_type);
@@ -301,6 +313,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->keeps_bytes);
     Py_VISIT(st->keepers);
     Py_VISIT(st->reduce_array);
+    Py_VISIT(st->reduce_block);
     Py_VISIT(st->table_member);
     Py_VISIT(st->stock_loads);
     Py_VISIT(st->subclasses);
@@ -342,6 +355,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->block_type);
     Py_CLEAR(st->lost_type);
     Py_CLEAR(st->by_value_type);
+    Py_CLEAR(st->lock_type);
     Py_CLEAR(st->rebuild_type);
     Py_CLEAR(st->message_type);
     Py_CLEAR(st->dispatch_type);
@@ -355,6 +369,7 @@ static int clear(PyObject *module)
     Py_CLEAR(st->keeps_bytes);
     Py_CLEAR(st->keepers);
     Py_CLEAR(st->reduce_array);
+    Py_CLEAR(st->reduce_block);
     Py_CLEAR(st->table_member);
     Py_CLEAR(st->stock_loads);
     Py_CLEAR(st->subclasses);
@@ -417,7 +432,7 @@ static int run(PyObject *module)
         ext_message_init(st, module) < 0 || ext_dumps_init(st, module) < 0 ||
         ext_receive_init(st, module) < 0 || ext_share_init(st, module) < 0 ||
         ext_policy_scope_init(st, module) < 0 || ext_foreign_init(st, module) < 0 ||
-        ext_capi_init(module) < 0 ||
+        ext_capi_init(module) < 0 || ext_lock_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;

@@ -143,6 +143,35 @@ PyObject *ext_reduce_array(PyObject *module, PyObject *const *args, Py_ssize_t n
     return ext_reduce_in(st, (PyArrayObject *)v[0], ext_message_now, v[1], PROTOCOL);
 }
 
+/* What lies in a Block alone is no value that could be copied, a lock for example: there is no
+ * other way than a handle, inside by_value() neither. */
+PyObject *ext_reduce_block_in(ext_state *st, PyObject *block, ext_message *message)
+{
+    const ext_block *b = (ext_block *)block;
+    npy_intp size = (npy_intp)b->size_bytes;
+    PyArrayObject *array = ext_array_over(Py_NewRef(block), PyArray_DescrFromType(NPY_UINT8), 1,
+                                          &size, NULL, b->start, !b->readonly);
+    PyObject *bytes = NULL;
+    if (array == NULL)
+        return NULL;
+    int made = ext_handle_make(st, array, 1, message, &bytes, NULL);
+    PyObject *result = made > 0 ? send_handle(st, array, message, bytes, NULL) : NULL;
+    if (made == 0)
+        PyErr_SetString(PyExc_ValueError, "this memory is gone");
+    Py_DECREF(array);
+    return result;
+}
+
+PyObject *ext_reduce_block(PyObject *module, PyObject *block)
+{
+    ext_state *st = ext_state_of(module);
+    if (Py_IS_TYPE(block, st->block_type))
+        return ext_reduce_block_in(st, block, ext_message_now);
+    PyErr_Format(PyExc_TypeError, "reduce_block() needs a Block, not %s",
+                 Py_TYPE(block)->tp_name);
+    return NULL;
+}
+
 int ext_reduce_alone(ext_state *st, PyArrayObject *array, ext_message *message, PyObject **out)
 {
     int by_value = by_value_now(st);
@@ -260,9 +289,11 @@ static PyType_Spec by_value_spec = {
 int ext_reduce_init(ext_state *st, PyObject *module)
 {
     st->reduce_array = PyObject_GetAttrString(module, "reduce_array");
+    st->reduce_block = PyObject_GetAttrString(module, "reduce_block");
     st->by_value = PyContextVar_New("sharena.by_value", Py_False);
     st->by_value_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &by_value_spec, NULL);
-    if (st->by_value == NULL || st->by_value_type == NULL)
+    if (st->reduce_array == NULL || st->reduce_block == NULL || st->by_value == NULL ||
+        st->by_value_type == NULL)
         return -1;
     return PyModule_AddType(module, st->by_value_type);
 }

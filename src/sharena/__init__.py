@@ -33,6 +33,7 @@ from ._core import (
     Lost,
     NotAHeapError,
     RemoteHandleError,
+    RLock,
     SharenaError,
     StaleHandleError,
     TooManyHandlesError,
@@ -60,10 +61,12 @@ from ._core import (
     zeros,
     zeros_like,
 )
+from ._dropin import Array, RawArray, RawValue, Value, install_multiprocessing
 from ._policy import MemoryPolicy, allocate_always, allocating
 from ._sharedctypes import get_lock, shmem_as_ndarray
 
 __all__ = [
+    "Array",
     "ByValueWarning",
     "CorruptHeapError",
     "Heap",
@@ -78,12 +81,16 @@ __all__ = [
     "Lost",
     "MemoryPolicy",
     "NotAHeapError",
+    "RLock",
+    "RawArray",
+    "RawValue",
     "RemoteHandleError",
     "SharenaError",
     "StaleHandleError",
     "TooManyHandlesError",
     "TooManyNamesError",
     "TooManyProcessesError",
+    "Value",
     "__version__",
     "allocate_always",
     "allocating",
@@ -101,6 +108,7 @@ __all__ = [
     "get_include",
     "get_lock",
     "handle",
+    "install_multiprocessing",
     "is_shared",
     "load",
     "ones",

@@ -26,14 +26,17 @@ import numpy as np
 from . import _core, _subclasses, _transit
 from ._imports import when_imported
 
-__all__ = ["install"]
+__all__ = ["install", "register"]
 
 Reducer = Callable[[Any], Any]
 
 LOKY = ("loky.backend.", "joblib.externals.loky.backend.")
 
 _tables: list[dict[type, Reducer]] = []
-_reducers: dict[type, Callable[..., Any]] = {np.ndarray: _core.reduce_array}
+_reducers: dict[type, Callable[..., Any]] = {
+    np.ndarray: _core.reduce_array,
+    _core.Block: _core.reduce_block,
+}
 
 
 def install() -> None:
@@ -62,7 +65,7 @@ def install() -> None:
         when_imported(package + "reduction", _add_loky)
         when_imported(package + "queues", _transit.hook_loky_queues)
         when_imported(package + "popen_loky_posix", _transit.hook_launcher)
-    _subclasses.install(_register)
+    _subclasses.install(register)
 
 
 def _open(table: dict[type, Reducer]) -> None:
@@ -76,7 +79,7 @@ def _put(table: dict[type, Reducer], kind: type, reducer: Callable[..., Any]) ->
     table[kind] = reducer if earlier is None else functools.partial(reducer, fallback=earlier)
 
 
-def _register(kind: type, reducer: Callable[..., Any]) -> None:
+def register(kind: type, reducer: Callable[..., Any]) -> None:
     """For a class that has come to be known: in all tables, and in those to come."""
     _reducers[kind] = reducer
     for table in _tables:
