@@ -5,6 +5,8 @@
  */
 #include "ticket.h"
 
+#include "sharena/registry.h"
+
 int shr__usable(sharena_heap *h)
 {
     return SHR_LIKELY(!h->guest) ? 0 : shr__guest_fail(h);
@@ -163,6 +165,34 @@ int sharena_export_open(sharena_heap *h, const void *block, const sharena_handle
                         sharena_handle *out)
 {
     return export(h, block, 1, 1, joins, out);
+}
+
+/* The mark tells this process's lane that others may come, as for any handle. */
+int sharena_export_weak(sharena_heap *h, const void *block, sharena_handle *out)
+{
+    uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
+    struct shard *d;
+    struct block b;
+    int code = shr__usable(h);
+
+    if (code)
+        return code;
+    d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
+    code = shr__decode(h, offset, &b);
+    if (code || !shr__is_mine(h, d, &b)) {
+        shr__unlock(d);
+        return shr__not_held(h, block);
+    }
+    memset(out, 0, sizeof *out);
+    fill_handle(h, out);
+    out->offset = offset;
+    out->number = shr__number(&b);
+    out->ticket = UINT32_MAX; /* there is no such entry */
+    shr__export_mark(h, &b, SHR_MARK_HANDLE);
+    shr__unlock(d);
+    if (b.class && shr__slab_at(h, b.head))
+        shr__slab_left(h, b.head);
+    return 0;
 }
 
 int sharena_give_back(sharena_heap *h, const sharena_handle *handle)

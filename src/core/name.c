@@ -21,6 +21,10 @@
  */
 #include "internal.h"
 
+#include "sharena/registry.h"
+
+_Static_assert(SHARENA_FORMAT == SHR_FORMAT, "registry.h says which format this is");
+
 #define STATE_OF(w) ((unsigned)((w) & 255u))
 #define CHANGE_TIMEOUT_MS 5000u
 #define NAMES_A_CHUNK (SHR_CHUNK / sizeof(struct name_shm))
@@ -270,15 +274,19 @@ static void write_entry(sharena_heap *h, unsigned i, const char *name, const str
     store32_relaxed(&e->payload_bytes, (uint32_t)bytes);
 }
 
-/* As the changer: a new entry for the held block, then the old one ends. */
-static int set_name(sharena_heap *h, const char *name, uint64_t offset, const void *payload,
-                    size_t bytes)
+/* As the changer: a new entry for the held block, then the old one ends, unless there may be
+ * none. */
+static int set_name(sharena_heap *h, const char *name, int only_new, uint64_t offset,
+                    const void *payload, size_t bytes)
 {
     uint64_t old_word = 0, number;
-    int old = find(h, name, &old_word), i = free_entry(h, old < 0), code;
+    int old = find(h, name, &old_word), i, code;
     struct shard *d;
     struct block b;
 
+    if (only_new && old >= 0)
+        return SHARENA_EEXIST;
+    i = free_entry(h, old < 0);
     if (i < 0)
         return i;
     d = shr__lock(h, offset >> SHR_UNIT_SHIFT);
@@ -300,8 +308,8 @@ static int set_name(sharena_heap *h, const char *name, uint64_t offset, const vo
     return 0;
 }
 
-int sharena_name_set(sharena_heap *h, const char *name, const void *block, const void *payload,
-                     size_t payload_bytes)
+static int give_name(sharena_heap *h, const char *name, int only_new, const void *block,
+                     const void *payload, size_t payload_bytes)
 {
     uint64_t offset = (uint64_t)((const uint8_t *)block - h->data);
     char label[96];
@@ -316,16 +324,31 @@ int sharena_name_set(sharena_heap *h, const char *name, const void *block, const
     code = begin_change(h);
     if (code)
         return code;
-    code = set_name(h, name, offset, payload, payload_bytes);
+    code = set_name(h, name, only_new, offset, payload, payload_bytes);
     if (shr__make_room(h, code))
-        code = set_name(h, name, offset, payload, payload_bytes);
+        code = set_name(h, name, only_new, offset, payload, payload_bytes);
     end_change(h);
     if (code == SHARENA_ENAMES)
         return shr__fail(code, "%s has %u names already; remove some", shr__label(h, label),
                          SHR_NAMES - 1);
     if (code == SHARENA_ENOTHELD)
         return shr__fail(code, "the address is not the start of a block that this process holds");
+    if (code == SHARENA_EEXIST)
+        return shr__fail(code, "an array is named '%s' in %s already", name,
+                         shr__label(h, label));
     return code;
+}
+
+int sharena_name_set(sharena_heap *h, const char *name, const void *block, const void *payload,
+                     size_t payload_bytes)
+{
+    return give_name(h, name, 0, block, payload, payload_bytes);
+}
+
+int sharena_name_add(sharena_heap *h, const char *name, const void *block, const void *payload,
+                     size_t payload_bytes)
+{
+    return give_name(h, name, 1, block, payload, payload_bytes);
 }
 
 static int not_found(const sharena_heap *h, const char *name)

@@ -9,6 +9,8 @@
  */
 #include "message.h"
 
+#include "sharena/registry.h"
+
 #define MAGIC "Sha\2"
 #define HANDLE_AT 6 /* offset of the sharena_handle */
 #define DEFAULT 1u
@@ -51,8 +53,9 @@ static int make(ext_state *st, PyArrayObject *array, ext_arena *arena, const sha
     if (status <= 0)
         return status;
     sharena_handle handle;
-    int code = message == NULL ? sharena_export(arena->core, block->start, uses, &handle)
-                               : ext_message_export(message, arena, block, &handle);
+    int code = message != NULL ? ext_message_export(message, arena, block, &handle)
+               : uses == 0     ? sharena_export_weak(arena->core, block->start, &handle)
+                               : sharena_export(arena->core, block->start, uses, &handle);
     if (code != 0) {
         Py_DECREF(bytes);
         ext_raise(st, code);

@@ -381,7 +381,7 @@ int ext_locate_shared(PyArrayObject *, ext_arena **arena, sharena_block *);
 
 struct ext_message;
 /* Handle bytes for an array: 1 and *out; 0: not shared, or its dtype has no code; -1.
- * For one load as a part of the message, or without one for `uses` loads.
+ * For one load as a part of the message, or without one for `uses` loads; 0: a weak one.
  * *dtype: new reference to the dtype that must travel beside, or NULL; a NULL pointer
  * forbids that. */
 int ext_handle_make(ext_state *, PyArrayObject *, unsigned uses, struct ext_message *,

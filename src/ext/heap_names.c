@@ -4,7 +4,9 @@
  * some bytes of ours: the description of the array (description.c), which is read as
  * carefully as one from a handle, for anybody who has the heap may have written it.
  */
-#include "ext.h"
+#include "lock.h"
+
+#include "sharena/registry.h"
 
 /* ---- names as C has them ---- */
 
@@ -210,8 +212,11 @@ int ext_heap_contains(PyObject *self, PyObject *name)
 
 /* ---- writing ---- */
 
-static int name_block(ext_state *st, ext_arena *arena, const char *name, const void *start,
-                      PyArrayObject *array)
+typedef int give_name(sharena_heap *, const char *, const void *, const void *, size_t);
+
+/* 0, -1, or 1: `give` was sharena_name_add(), and there is such a name. */
+static int name_block(ext_state *st, ext_arena *arena, give_name *give, const char *name,
+                      const void *start, PyArrayObject *array)
 {
     ext_writer w;
     ext_writer_init(&w);
@@ -227,8 +232,12 @@ static int name_block(ext_state *st, ext_arena *arena, const char *name, const v
     } else if (status > 0) {
         int code;
         Py_BEGIN_ALLOW_THREADS
-        code = sharena_name_set(arena->core, name, start, w.bytes, w.used);
+        code = give(arena->core, name, start, w.bytes, w.used);
         Py_END_ALLOW_THREADS
+        if (code == SHARENA_EEXIST) {
+            ext_writer_free(&w);
+            return 1;
+        }
         if (code != 0) {
             ext_raise(st, code);
             status = 0;
@@ -272,7 +281,8 @@ static PyObject *as_array(PyObject *value)
     return NULL;
 }
 
-static int set_copy(ext_state *st, ext_arena *arena, const char *name, PyObject *value)
+static int set_copy(ext_state *st, ext_arena *arena, give_name *give, const char *name,
+                    PyObject *value)
 {
     PyObject *array = as_array(value);
     if (array == NULL)
@@ -282,20 +292,21 @@ static int set_copy(ext_state *st, ext_arena *arena, const char *name, PyObject 
     if (copy == NULL)
         return -1;
     const ext_block *block = (const ext_block *)PyArray_BASE(copy);
-    int status = name_block(st, arena, name, block->start, copy);
+    int status = name_block(st, arena, give, name, block->start, copy);
     Py_DECREF(copy);
     return status;
 }
 
-static int set_name(ext_state *st, ext_arena *arena, const char *name, PyObject *value)
+static int set_name(ext_state *st, ext_arena *arena, give_name *give, const char *name,
+                    PyObject *value)
 {
     ext_arena *where;
     sharena_block block;
     if (!PyArray_Check(value) || !ext_locate((PyArrayObject *)value, &where, &block))
-        return set_copy(st, arena, name, value);
+        return set_copy(st, arena, give, name, value);
     int here = where == arena;
-    int status = here ? name_block(st, arena, name, block.start, (PyArrayObject *)value)
-                      : set_copy(st, arena, name, value);
+    int status = here ? name_block(st, arena, give, name, block.start, (PyArrayObject *)value)
+                      : set_copy(st, arena, give, name, value);
     if (here && status == 0 && (block.flags & SHARENA_UNSHARED))
         (void)sharena_set_shared(arena->core, block.start);
     ext_arena_unref(where);
@@ -317,16 +328,37 @@ static int remove_name(PyObject *self, PyObject *name)
     return code == 0 ? 0 : -1;
 }
 
-int ext_heap_set(PyObject *self, PyObject *name, PyObject *value)
+static int give(PyObject *self, give_name *how, PyObject *name, PyObject *value)
 {
-    if (value == NULL)
-        return remove_name(self, name);
     ext_state *st = ext_state_of_object(self);
     const char *text = name_given(name);
     ext_arena *arena = text == NULL ? NULL : ext_heap_arena(st, (ext_heap *)self);
     if (arena == NULL)
         return -1;
-    int status = set_name(st, arena, text, value);
+    int status = set_name(st, arena, how, text, value);
     ext_arena_unref(arena);
     return status;
+}
+
+int ext_heap_set(PyObject *self, PyObject *name, PyObject *value)
+{
+    return value == NULL ? remove_name(self, name) : give(self, sharena_name_set, name, value);
+}
+
+/* Who finds the name, and then finds it gone, gives it himself. */
+PyObject *ext_heap_setdefault(PyObject *self, PyObject *args)
+{
+    PyObject *name, *value;
+    if (!PyArg_ParseTuple(args, "OO:setdefault", &name, &value))
+        return NULL;
+    for (;;) {
+        if (give(self, sharena_name_add, name, value) < 0)
+            return NULL;
+        PyObject *array = ext_heap_get(self, name);
+        if (array != NULL || !PyErr_ExceptionMatches(PyExc_KeyError))
+            return array;
+        PyErr_Clear();
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+    }
 }

@@ -6,7 +6,7 @@
  * methods take one more for as long as they run, since another thread may close the heap
  * while they wait without the GIL.
  */
-#include "ext.h"
+#include "lock.h"
 
 /* ---- arena of a Heap ---- */
 
@@ -176,6 +176,22 @@ static PyObject *heap_reap(PyObject *self, PyObject *unused)
     return result;
 }
 
+/* Only the dead, and what needs no second look: for who asks often. */
+static PyObject *heap_clear_dead(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    ext_state *st = ext_state_of_object(self);
+    ext_arena *arena = ext_heap_arena(st, (ext_heap *)self);
+    if (arena == NULL)
+        return NULL;
+    int code;
+    Py_BEGIN_ALLOW_THREADS
+    code = sharena_reap(arena->core, NULL);
+    Py_END_ALLOW_THREADS
+    ext_arena_unref(arena);
+    return code == 0 ? Py_NewRef(Py_None) : ext_raise(st, code);
+}
+
 static PyObject *heap_trim(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -343,6 +359,9 @@ static PyMethodDef heap_methods[] = {
      "messages are given up; if there is none, nothing waits.  Collects garbage first, which\n"
      "may keep such ends open.\n\n"
      "Returns\n-------\nint\n    How many processes were dead."},
+    {"_clear_dead", heap_clear_dead, METH_NOARGS,
+     "_clear_dead($self, /)\n--\n\n"
+     "`reap` in a hurry: collects no garbage, and looks once."},
     {"trim", heap_trim, METH_NOARGS,
      "trim($self, /)\n--\n\n"
      "Give free memory back to the system; return the number of bytes."},
@@ -359,6 +378,14 @@ static PyMethodDef heap_methods[] = {
      "blocks($self, /, min_bytes=0)\n--\n\n"
      "List the live blocks of at least that size, as `BlockInfo` records.\n\n"
      "With SHARENA_TRACE=1 in the environment they say where they were allocated."},
+    {"setdefault", ext_heap_setdefault, METH_VARARGS,
+     "setdefault($self, name, a, /)\n--\n\n"
+     "The array of that name; if there is none, `a` gets it, as by ``heap[name] = a``.\n\n"
+     "One step: of several processes that call it, one gives the name, and all get its\n"
+     "array.\n\n"
+     "Returns\n-------\nnumpy.ndarray\n\n"
+     "Raises\n------\n"
+     "ValueError, TypeError, TooManyNamesError, HeapFullError\n    As by ``heap[name] = a``."},
     {"keys", ext_heap_keys, METH_NOARGS,
      "keys($self, /)\n--\n\nList the names of arrays in this heap."},
     {"close", heap_close, METH_NOARGS,

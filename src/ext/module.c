@@ -9,6 +9,8 @@
 #include "message.h"
 #include "policy.h"
 
+#include "sharena/registry.h"
+
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -209,6 +211,9 @@ static PyMethodDef functions[] = {
      "StaleHandleError\n    Nobody kept the array.\n"
      "HeapNotFoundError, RemoteHandleError, TooManyProcessesError\n"
      "ValueError\n    The bytes are no handle."},
+    {"_weak_handle", ext_weak_handle, METH_O,
+     "_weak_handle($module, a, /)\n--\n\n"
+     "A handle that keeps nothing: `attach` takes it while somebody holds the array."},
     {"sent", ext_sent_counts, METH_NOARGS,
      "sent($module, /)\n--\n\n"
      "How many arrays, and bytes of array data, this process has sent by handle and by\n"
@@ -434,6 +439,7 @@ static int run(PyObject *module)
         ext_policy_scope_init(st, module) < 0 || ext_foreign_init(st, module) < 0 ||
         ext_capi_init(module) < 0 || ext_lock_init(st, module) < 0 ||
         PyModule_AddStringConstant(module, "__version__", SHARENA_VERSION) < 0 ||
+        PyModule_AddIntConstant(module, "_FORMAT", SHARENA_FORMAT) < 0 ||
         add_loaded(module) < 0 || read_environment(st) < 0)
         return -1;
     sharena_set_interrupt(interrupted, NULL);

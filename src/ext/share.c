@@ -1,5 +1,5 @@
 /* is_shared, share, handle, attach: sharing by hand. */
-#include "ext.h"
+#include "lock.h"
 
 static int lies_in_a_block(PyObject *array)
 {
@@ -204,6 +204,18 @@ PyObject *ext_handle(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
                      : 0;
     if (status == 0)
         return refuse_handle(v[0]);
+    return status < 0 ? NULL : bytes;
+}
+
+PyObject *ext_weak_handle(PyObject *module, PyObject *array)
+{
+    PyObject *bytes;
+    int status = PyArray_Check(array)
+                     ? ext_handle_make(ext_state_of(module), (PyArrayObject *)array, 0, NULL,
+                                       &bytes, NULL)
+                     : 0;
+    if (status == 0)
+        return refuse_handle(array);
     return status < 0 ? NULL : bytes;
 }
 

@@ -63,6 +63,7 @@ from ._core import (
 )
 from ._dropin import Array, RawArray, RawValue, Value, install_multiprocessing
 from ._policy import MemoryPolicy, allocate_always, allocating
+from ._shared_memory import SharedMemory
 from ._sharedctypes import get_lock, shmem_as_ndarray
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "RawArray",
     "RawValue",
     "RemoteHandleError",
+    "SharedMemory",
     "SharenaError",
     "StaleHandleError",
     "TooManyHandlesError",

@@ -1,6 +1,7 @@
 /* Scenarios for killstep: what processes share, and their coming and going. */
 #include "scenarios.h"
 
+#include <sharena/registry.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,6 +41,11 @@ static void load_stale(struct role *role)
     CHECK_EQ(sharena_acquire(role->heap, &role->stage->handles[0], &block), SHARENA_ESTALE);
 }
 
+static void export_weak(struct role *role)
+{
+    CHECK_OK(sharena_export_weak(role->heap, role->blocks[0], &role->stage->handles[0]));
+}
+
 /* ---- names ------------------------------------------------------------------------------ */
 
 static void partner_names(struct role *role)
@@ -53,6 +59,16 @@ static void partner_names(struct role *role)
 static void name_small(struct role *role)
 {
     CHECK_OK(sharena_name_set(role->heap, "a-new", role->blocks[0], "text", 4));
+}
+
+static void name_add(struct role *role)
+{
+    CHECK_OK(sharena_name_add(role->heap, "a-new", role->blocks[0], "text", 4));
+}
+
+static void name_add_in_vain(struct role *role)
+{
+    CHECK_EQ(sharena_name_add(role->heap, "a-big", role->blocks[0], "text", 4), SHARENA_EEXIST);
 }
 
 static void name_replace(struct role *role)
@@ -195,6 +211,17 @@ const struct scenario share_scenarios[] = {
      .prepare = two_small,
      .act = name_small,
      .verify = names_are_old_or_new},
+    {.name = "name_add",
+     .partner = partner_names,
+     .prepare = two_small,
+     .act = name_add,
+     .verify = names_are_old_or_new},
+    {.name = "name_add_in_vain",
+     .partner = partner_names,
+     .prepare = two_small,
+     .act = name_add_in_vain,
+     .verify = names_are_old_or_new},
+    {.name = "export_weak", .prepare = two_small, .act = export_weak},
     {.name = "name_replace",
      .partner = partner_names,
      .prepare = two_small,

@@ -2,6 +2,7 @@
 #include "harness.h"
 #include "internal.h"
 
+#include <sharena/registry.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,55 @@ static void set_get_replace_remove(void)
         CHECK_STR(payload, "");
         CHECK_OK(sharena_name_remove(heap, "y"));
         check_baseline(heap, &before);
+    }
+}
+
+static void adding_never_replaces(void)
+{
+    sharena_heap *heap = scratch_heap(64 << 20, 64 << 20);
+    uint8_t *first = make(heap, 100, 1), *second = make(heap, 100, 2);
+    char payload[8];
+    size_t bytes = sizeof payload;
+    sharena_block got;
+    CHECK_OK(sharena_name_add(heap, "one", first, "a", 1));
+    CHECK_EQ(sharena_name_add(heap, "one", second, "bb", 2), SHARENA_EEXIST);
+    CHECK(strstr(sharena_detail(), "'one'") != NULL);
+    CHECK_OK(sharena_name_get(heap, "one", &got, payload, &bytes));
+    CHECK(got.start == first && bytes == 1 && payload[0] == 'a');
+    CHECK_OK(sharena_name_remove(heap, "one"));
+    CHECK_OK(sharena_name_add(heap, "one", second, "bb", 2));
+    CHECK_EQ(sharena_name_add(heap, "", second, "bb", 2), SHARENA_EINVAL);
+    check_heap(heap);
+}
+
+static void add_one(struct peer *parent, void *argument)
+{
+    sharena_heap *heap = argument;
+    void *block = make(heap, 100, 3);
+    peer_await(parent);
+    int won = sharena_name_add(heap, "contested", block, NULL, 0) == 0;
+    peer_send(parent, &won, sizeof won);
+    peer_await(parent);
+}
+
+static void one_of_many_adds(void)
+{
+    enum { N = 8 };
+    struct peer peers[N];
+    sharena_heap *heap = scratch_heap(64 << 20, 64 << 20);
+    int won, all = 0;
+    for (int i = 0; i < N; i++)
+        peer_start(&peers[i], add_one, heap);
+    for (int i = 0; i < N; i++)
+        peer_tell(&peers[i]);
+    for (int i = 0; i < N; i++) {
+        peer_receive(&peers[i], &won, sizeof won);
+        all += won;
+    }
+    CHECK_EQ(all, 1);
+    for (int i = 0; i < N; i++) {
+        peer_tell(&peers[i]);
+        peer_join(&peers[i]);
     }
 }
 
@@ -365,8 +415,8 @@ static void a_change_is_waited_for_once(void)
     check_heap(heap);
 }
 
-CASES(CASE(set_get_replace_remove), CASE(limits_of_names_and_payloads),
-      CASE(table_fills_and_empties), CASE(readers_and_a_changer),
-      CASE_FOR(40, killed_changers_are_taken_over),
+CASES(CASE(set_get_replace_remove), CASE(adding_never_replaces), CASE(one_of_many_adds),
+      CASE(limits_of_names_and_payloads), CASE(table_fills_and_empties),
+      CASE(readers_and_a_changer), CASE_FOR(40, killed_changers_are_taken_over),
       CASE_FOR(60, stopped_changer_does_not_stop_readers),
       CASE_FOR(60, a_change_is_waited_for_once))

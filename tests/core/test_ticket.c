@@ -2,6 +2,7 @@
 #include "harness.h"
 #include "internal.h"
 
+#include <sharena/registry.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -76,6 +77,47 @@ static void loaded_more_often_works_while_held(void)
 }
 
 /* Many handles of one block, spent in another order, one given back. */
+static void load_weak(struct peer *parent, void *argument)
+{
+    const sharena_handle *handle = argument;
+    sharena_heap *heap = sharena_heap_by_uuid(handle->heap);
+    sharena_block block;
+    peer_await(parent); /* the maker has let go, this child has not */
+    CHECK_OK(sharena_acquire(heap, handle, &block));
+    CHECK_OK(sharena_release(heap, block.start));
+    CHECK_OK(sharena_release(heap, block.start));
+    CHECK_EQ(sharena_acquire(heap, handle, &block), SHARENA_ESTALE);
+}
+
+/* It has no ticket: it lives and dies with the holders. */
+static void a_weak_handle_keeps_nothing(void)
+{
+    sharena_heap *heap = scratch_heap(64 << 20, 64 << 20);
+    sharena_handle handle, big;
+    sharena_block block;
+    struct peer child;
+    void *small = make_block(heap, 100), *large = make_block(heap, 1000000);
+    CHECK_OK(sharena_export_weak(heap, small, &handle));
+    CHECK_OK(sharena_export_weak(heap, large, &big));
+    CHECK_EQ(stats_of(heap).tickets, 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(sharena_acquire(heap, &handle, &block));
+        CHECK(block.start == small);
+        CHECK_OK(sharena_release(heap, small));
+    }
+    peer_start(&child, load_weak, &handle);
+    CHECK_OK(sharena_release(heap, small));
+    peer_tell(&child);
+    peer_join(&child);
+    CHECK_OK(sharena_reap(heap, NULL));
+    CHECK_EQ(sharena_acquire(heap, &handle, &block), SHARENA_ESTALE);
+    CHECK_OK(sharena_release(heap, large));
+    CHECK_EQ(sharena_acquire(heap, &big, &block), SHARENA_ESTALE);
+    CHECK_EQ(sharena_export_weak(heap, large, &big), SHARENA_ENOTHELD);
+    CHECK_EQ(stats_of(heap).blocks, 0);
+    check_heap(heap);
+}
+
 static void many_handles_of_one_block(void)
 {
     enum { N = 500 };
@@ -432,10 +474,11 @@ static void receivers_race_for_uses(void)
 }
 
 CASES(CASE(handle_keeps_the_block), CASE(each_load_spends_one_use),
-      CASE(loaded_more_often_works_while_held), CASE(many_handles_of_one_block),
-      CASE(given_back_is_gone), CASE(number_of_entries_is_bounded_by_refusal),
-      CASE(tickets_are_listed_and_expire_by_age), CASE(one_message_one_ticket_a_block),
-      CASE(the_table_grows), CASE(full_heap_names_the_tickets), CASE(random_handles_are_refused),
+      CASE(loaded_more_often_works_while_held), CASE(a_weak_handle_keeps_nothing),
+      CASE(many_handles_of_one_block), CASE(given_back_is_gone),
+      CASE(number_of_entries_is_bounded_by_refusal), CASE(tickets_are_listed_and_expire_by_age),
+      CASE(one_message_one_ticket_a_block), CASE(the_table_grows),
+      CASE(full_heap_names_the_tickets), CASE(random_handles_are_refused),
       CASE(foreign_handles_say_so), CASE(killed_sender_small), CASE(killed_sender_big),
       CASE(stopped_sender_small), CASE(stopped_sender_big),
       CASE(receiver_attaches_through_the_handle), CASE(receivers_race_for_uses))

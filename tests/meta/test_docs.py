@@ -124,6 +124,7 @@ def test_the_library_installs_alone(root, tmp_path):
     installed = {str(path.relative_to(prefix)) for path in prefix.rglob("*") if path.is_file()}
     assert installed == {
         "include/sharena/lock.h",
+        "include/sharena/registry.h",
         "include/sharena/sharena.h",
         "lib/libsharena.a",
         "lib/libsharena.so",

@@ -22,7 +22,7 @@ def test_one_version(root):
     assert re.search(rf"^## {re.escape(version)}\b", changes, re.M)
 
 
-HEADERS = ("lock.h", "sharena.h")
+HEADERS = ("lock.h", "registry.h", "sharena.h")
 
 
 def test_the_library_exports_the_headers_and_nothing_else(root, exported):
