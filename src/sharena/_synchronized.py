@@ -33,8 +33,6 @@ TYPECODES: dict[Any, Any] = sharedctypes.typecode_to_type
 class Buffer:
     """Stands for `multiprocessing.heap.BufferWrapper`: `size` bytes of a block."""
 
-    __slots__ = ("_block", "_size")
-
     def __init__(self, size: int) -> None:
         if size < 0:
             raise ValueError(f"size must not be negative, got {size}")
