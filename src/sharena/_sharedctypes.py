@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 
 from . import _ctypes_dtypes as dtypes
+from ._shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -48,8 +49,8 @@ def shmem_as_ndarray(
     Parameters
     ----------
     x : Array, Value, RawArray, RawValue, SharedMemory or ctypes object
-        Made by `multiprocessing`, with a lock or without; or a ctypes scalar, array,
-        structure or union.
+        Made by `multiprocessing` or by sharena, with a lock or without; or a ctypes scalar,
+        array, structure or union.
     dtype : dtype_like or ctypes type, optional
         What the bytes of a flat buffer are taken for: a `SharedMemory` (default `uint8`) or a
         one-dimensional array of scalars (default their dtype).  ctypes scalars, structures
@@ -142,7 +143,8 @@ def _over(x: Any) -> Any:
     if synchronized is not None:
         x = synchronized.get_obj(x)
     module = sys.modules.get("multiprocessing.shared_memory")
-    if module is not None and isinstance(x, module.SharedMemory):
+    theirs = () if module is None else (module.SharedMemory,)
+    if isinstance(x, (SharedMemory, *theirs)):
         return _bytes_of(x)
     if not dtypes.is_data(type(x)):
         raise TypeError(_refusal(type(x)))

@@ -71,9 +71,10 @@ class View:
         self._kind = kind
         self._buffer = buffer
 
-    def __call__(self) -> Any:
-        """View the memory as an array: `shmem_as_ndarray(x)`."""
-        return shmem_as_ndarray(self._kind.from_buffer(self._buffer.create_memoryview()))
+    def __call__(self, **options: Any) -> Any:
+        """View the memory as an array: `shmem_as_ndarray(x, **options)`."""
+        obj = self._kind.from_buffer(self._buffer.create_memoryview())
+        return shmem_as_ndarray(obj, **options)
 
 
 # ---- ctypes objects ----
@@ -201,15 +202,19 @@ class _Sendable:
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuild_synchronized, (self._obj, self._lock)
 
-    def as_ndarray(self) -> Any:
+    def as_ndarray(self, **options: Any) -> Any:
         """View the memory as an array, which knows nothing of the lock.
+
+        Parameters
+        ----------
+        **options
+            As of `shmem_as_ndarray`: dtype, shape, strides, offset.
 
         Returns
         -------
         numpy.ndarray
-            As by `shmem_as_ndarray`.
         """
-        return shmem_as_ndarray(self)
+        return shmem_as_ndarray(self, **options)
 
 
 class Synchronized(_Sendable, _theirs.Synchronized):  # type: ignore[type-arg]

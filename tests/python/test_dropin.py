@@ -65,6 +65,19 @@ def test_wrappers_are_multiprocessings():
     assert type(number.get_obj()) is ctypes.c_int
 
 
+def test_views_of_every_shape():
+    array = sharena.Array("i", range(6))
+    assert array.as_ndarray(shape=(2, 3))[1].tolist() == [3, 4, 5]
+    raw = sharena.RawArray("B", 8)
+    raw.as_ndarray(dtype="<u4")[1] = 256
+    assert list(raw) == [0, 0, 0, 0, 0, 1, 0, 0]
+    point = sharena.Value(Point, 1.5, 2)
+    view = point.as_ndarray()
+    assert view["x"] == 1.5
+    assert sharena.is_shared(view)
+    assert sharena.get_lock(array) is array.get_lock()
+
+
 def test_locks_of_every_kind():
     assert type(sharena.Value("i", lock=False)) is ctypes.c_int
     assert type(sharena.Array("i", 2, lock=False)) is ctypes.c_int * 2

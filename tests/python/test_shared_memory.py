@@ -111,6 +111,17 @@ def test_arrays_outlive_the_object(name):
     assert array.sum() == 20
 
 
+def test_it_is_viewed_like_the_original(memory):
+    array = sharena.shmem_as_ndarray(memory, dtype="i4", shape=(2, 3))
+    array[1, 2] = 7
+    assert bytes(memory.buf[20:24]) == b"\7\0\0\0"
+    assert sharena.is_shared(array)
+    del array
+    memory.close()
+    with pytest.raises(ValueError, match="closed"):
+        sharena.shmem_as_ndarray(memory)
+
+
 def test_it_is_pickled_by_name(memory):
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         same = pickle.loads(pickle.dumps(memory, protocol))
