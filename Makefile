@@ -85,7 +85,7 @@ define c_test
 endef
 
 .PHONY: test
-test: test-c test-python ## all tests, three to five minutes: the C library's, then the package's
+test: test-c test-python ## all tests, five to eight minutes: the C library's, then the package's
 
 .PHONY: test-c
 test-c: $(VENV)/.build ## the C tests, with the invariants checked at each step [TESTS=name]
