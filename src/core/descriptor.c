@@ -240,17 +240,22 @@ void shr__touch(sharena_heap *h, struct unit_shm *unit, uint64_t bit)
     shr_compiler_barrier();
 }
 
+/* After the marks, so that a rescan that swallows this raise sees them. */
+void shr__slab_leave(struct slab *s, uint32_t blocks)
+{
+    (void)add32_seq(&s->left, blocks);
+    if (atomic_load_explicit(&s->plain, memory_order_seq_cst))
+        atomic_store_explicit(&s->plain, NULL, memory_order_relaxed);
+}
+
 void shr__leave(sharena_heap *h, const struct block *b)
 {
     struct slab *s = shr__slab_at(h, b->head);
 
-    if (s && !b->class) {
+    if (s && !b->class)
         store32_relaxed(&s->left, 1); /* hand.c */
-    } else if (s) { /* after the mark, so that a rescan that swallows this raise sees the mark */
-        (void)add32_seq(&s->left, 1);
-        if (atomic_load_explicit(&s->plain, memory_order_seq_cst))
-            atomic_store_explicit(&s->plain, NULL, memory_order_relaxed);
-    }
+    else if (s)
+        shr__slab_leave(s, 1);
 }
 
 /* ---- private notes -------------------------------------------------------------------------- */

@@ -45,15 +45,6 @@ static void stamp(sharena_heap *h, const struct block *b, uint64_t child)
     uint64_t gen;
 
     shr__touch(h, b->unit, child);
-    if (b->class && load64_relaxed(b->mask) == h->mine && !shr__marks(b)) {
-        /* of a stopped lane and known to nobody else: plain stores, the mark first */
-        store64_relaxed(b->gen,
-                        load64_relaxed(b->gen) | SHR_MARK_SHARED | shr__unshared_mark(h, b));
-        shr_compiler_barrier();
-        store64_release(b->mask, h->mine | child);
-        shr__leave(h, b);
-        return;
-    }
     shr__export_mark(h, b, SHR_MARK_SHARED);
     (void)or64_seq(b->mask, child);
     if (!b->class) { /* on behalf of another: abort a closing */
@@ -69,14 +60,43 @@ static void pin(sharena_heap *h, const struct block *b, uint64_t unused)
     shr__guest_pin(h, b);
 }
 
+/* Of a slab of a stopped lane, a block that is known to nobody else: plain stores, the mark
+ * first.  The lane learns of all of them at once. */
+static int stamp_private(sharena_heap *h, const struct slab *s, const struct block *b,
+                         uint64_t child)
+{
+    uint64_t gen = load64_relaxed(b->gen), note;
+
+    if (!s || load64_relaxed(b->mask) != h->mine || (gen & SHR_MARKS))
+        return 0;
+    note = load8_relaxed(&s->out[b->index]) == OUT_UNSHARED ? SHR_MARK_UNSHARED : 0;
+    shr__touch(h, b->unit, child);
+    store64_relaxed(b->gen, gen | SHR_MARK_SHARED | note);
+    shr_compiler_barrier();
+    store64_release(b->mask, h->mine | child);
+    return 1;
+}
+
+/* bit: the child's, or 0 for a guest. */
 static void each_small(sharena_heap *h, uint64_t unit, uint32_t class, uint64_t bit,
                        void (*act)(sharena_heap *, const struct block *, uint64_t))
 {
+    struct slab *s = bit ? shr__slab_at(h, unit) : NULL;
+    uint32_t left = 0;
+
+    if (s && (s->unit != unit || s->class != class))
+        s = NULL;
     for (uint32_t i = 0; i < shr__classes[class].capacity; i++) {
         struct block b = shr__small_at(h, unit, class, i);
-        if (load64_relaxed(b.mask) & h->mine)
+        if (!(load64_relaxed(b.mask) & h->mine))
+            continue;
+        if (stamp_private(h, s, &b, bit))
+            left++;
+        else
             act(h, &b, bit);
     }
+    if (left)
+        shr__slab_leave(s, left);
 }
 
 /* Every block that this process holds; all locks are held, all lanes stopped. */

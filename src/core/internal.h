@@ -306,6 +306,7 @@ static inline struct slab *shr__slab_at(sharena_heap *h, uint64_t unit)
     return atomic_load_explicit(&h->slab_of[unit], memory_order_acquire);
 }
 void shr__leave(sharena_heap *h, const struct block *); /* a block left its lane's regime */
+void shr__slab_leave(struct slab *, uint32_t blocks); /* so many of a slab did */
 
 /* ---- run.c --------------------------------------------------------------------------------- */
 
