@@ -46,13 +46,10 @@ static PyMethodDef setstate_method = {"__setstate__", set_state, METH_VARARGS, N
 static int watch_unpickling(void)
 {
     PyObject *known = PyObject_GetAttrString((PyObject *)&PyArray_Type, "__setstate__");
-    PyObject *doc = known == NULL ? NULL : PyObject_GetAttrString(known, "__doc__");
-    if (doc == NULL) {
-        Py_XDECREF(known);
+    if (known == NULL)
         return -1;
-    }
-    if (PyUnicode_Check(doc))
-        setstate_method.ml_doc = PyUnicode_AsUTF8(doc); /* `doc` stays for good */
+    if (Py_IS_TYPE(known, &PyMethodDescr_Type)) /* with the signature in its first line */
+        setstate_method.ml_doc = ((PyMethodDescrObject *)known)->d_method->ml_doc;
     PyObject *method = PyDescr_NewMethod(&PyArray_Type, &setstate_method);
     stock_setstate = known;
     int status = method == NULL
