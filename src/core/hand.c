@@ -10,8 +10,9 @@
  * the run, counts another reference or changes its size raises `left` in it, and then its next
  * release goes the longer way, under the unit lock.
  *
- * A hand is bounded: HAND_RUNS runs, 16 MiB and an eighth of what the heap retains.  Its room is
- * taken out of the retained budget.  It is emptied before a fork, a trim, a refusal, a count, and
+ * A hand is bounded: HAND_RUNS runs, 16 MiB and an eighth of what the heap retains; those of all
+ * processes together to half of that, as a thread that sleeps keeps what it has.  Its room is taken
+ * out of the retained budget.  It is emptied before a fork, a trim, a refusal, a count, and
  * when its thread ends; what lay in it for a tenth of a second is let go as the thread passes.
  *
  * A kill leaves runs of the dead.
@@ -128,41 +129,65 @@ int shr__hand_push(struct hand *hand, struct slab *s, const void *block)
     return 0;
 }
 
+/* Of the lanes of all processes; of the dead until they are reaped. */
+static uint64_t at_hand(const sharena_heap *h)
+{
+    uint64_t sum = 0;
+
+    for (unsigned s = 0; s < SHR_SLOTS; s++)
+        sum += load64_relaxed(&shr__slot(h, s)->at_hand);
+    return sum;
+}
+
+static int budget_has(const sharena_heap *h, uint64_t more)
+{
+    uint64_t all = at_hand(h), own = load64_relaxed(&shr__slot(h, h->slot)->at_hand);
+
+    return all + more <= h->retain_units / 2 && load64_relaxed(&h->control->retained_units) +
+                                                        load64_relaxed(&h->empty_units) + all -
+                                                        own + more <=
+                                                    h->retain_units;
+}
+
 /* How much more room the hand needs for so many units; UINT32_MAX: it can't have that. */
 static uint32_t room_wanted(const sharena_heap *h, const struct hand *hand, uint32_t units)
 {
     uint64_t most = h->retain_units / 8 < HAND_UNITS ? h->retain_units / 8 : HAND_UNITS;
     uint32_t want = hand->units + units, more = want > hand->room ? want - hand->room : 0;
 
-    if (hand->n == HAND_RUNS || want > most ||
-        (more &&
-         load64_relaxed(&h->control->retained_units) + load64_relaxed(&h->empty_units) + more >
-             h->retain_units))
+    if (hand->n == HAND_RUNS || want > most || (more && !budget_has(h, more)))
         return UINT32_MAX;
     return more;
 }
 
 static void room_is(sharena_heap *h, struct hand *hand, uint32_t room)
 {
-    if (room > hand->room)
+    shr_a64 *shared = &shr__slot(h, h->slot)->at_hand;
+
+    if (room > hand->room) {
         (void)add64_relaxed(&h->empty_units, room - hand->room);
-    else if (room < hand->room)
+        (void)add64_relaxed(shared, room - hand->room);
+    } else if (room < hand->room) {
         (void)sub64_relaxed(&h->empty_units, hand->room - room);
+        shr__subtract(shared, hand->room - room);
+    }
     hand->room = room;
 }
 
 /* ---- letting go ------------------------------------------------------------------------------- */
 
 /* Under the unit lock, of a run that is in no hand any more: as if the program had just
- * released it.  It was within the budget at hand, and is so now. */
-static void let_go(sharena_heap *h, struct shard *d, struct slab *s)
+ * released it.  1: it is free, and the caller owes shr__retain_check() after the unlock. */
+static int let_go(sharena_heap *h, struct shard *d, struct slab *s)
 {
     struct block b;
 
     store8_relaxed(&s->out[0], OUT_SHARED);
-    if (shr__decode(h, (uint64_t)s->unit << SHR_UNIT_SHIFT, &b) == 0 && !b.class &&
-        shr__drop(h, d, &b) == DROP_LAST)
-        shr__run_freed(h, b.head, b.size >> SHR_UNIT_SHIFT);
+    if (shr__decode(h, (uint64_t)s->unit << SHR_UNIT_SHIFT, &b) != 0 || b.class ||
+        shr__drop(h, d, &b) != DROP_LAST)
+        return 0;
+    shr__run_freed(h, b.head, b.size >> SHR_UNIT_SHIFT);
+    return 1;
 }
 
 /* Which unit's lock the oldest wants; UINT64_MAX: the hand is empty. */
@@ -183,6 +208,7 @@ static int let_go_oldest(sharena_heap *h, struct lane *l)
     uint64_t unit = oldest(l);
     struct slab *s = NULL;
     struct shard *d;
+    int freed = 0;
 
     if (unit == UINT64_MAX)
         return 0;
@@ -193,8 +219,10 @@ static int let_go_oldest(sharena_heap *h, struct lane *l)
         shr__exit(l);
     }
     if (s)
-        let_go(h, d, s);
+        freed = let_go(h, d, s);
     shr__unlock(d);
+    if (freed)
+        shr__retain_check(h, unit);
     return 1;
 }
 
@@ -317,7 +345,7 @@ void shr__hands_empty(sharena_heap *h, int locked)
             struct shard *d = shr__shard(h, s->unit);
             if (!locked)
                 shr__shard_lock(d);
-            let_go(h, d, s);
+            (void)let_go(h, d, s); /* whoever frees a run next, or trims, looks at the budget */
             if (!locked)
                 shr__unlock(d);
         }

@@ -137,8 +137,10 @@ struct slot_shm {
     shr_a64 pidns;      /* inode of its pid namespace */
     shr_a64 reserved;   /* units it is about to commit: counted against the limit; the
                            process's threads only; 0 in a new life */
+    shr_a64 at_hand;  /* units that its lanes may keep at hand, counted against what all may
+                         keep so; the process's threads only; 0 in a new life */
     char command[32];
-    uint8_t pad1[256 - 5 * 8 - 4 * 4 - 32];
+    uint8_t pad1[256 - 6 * 8 - 4 * 4 - 32];
 };
 
 struct unit_shm {    /* one cache line */

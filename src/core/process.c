@@ -168,6 +168,7 @@ int shr__slot_take(sharena_heap *h, unsigned first, unsigned last, unsigned stat
         store64_release(&p->announce, 0); /* of a reaper that died in an earlier life */
         store32_relaxed(&p->guests, 0);
         store64_relaxed(&p->reserved, 0);
+        store64_relaxed(&p->at_hand, 0);
         *slot = s;
         *k = SHR_K_OF(seen);
         *page = lock;
@@ -193,6 +194,7 @@ int shr__reaper_slot_take(sharena_heap *h, uint64_t *k, void **page)
     *k = SHR_K_OF(seen) + 1;
     store64_release(&p->announce, 0);
     store64_relaxed(&p->reserved, 0);
+    store64_relaxed(&p->at_hand, 0);
     store64_release(&p->state, SHR_STATE(*k, SLOT_LIVE)); /* ours alone: we hold the lock */
     return 0;
 }

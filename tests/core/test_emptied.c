@@ -366,9 +366,53 @@ static void threads_forks_and_trims(void)
     CHECK_EQ(load64_relaxed(&c.heap->empty_units), 0);
 }
 
+/* Hands of processes that sleep: together they keep half of what the heap may retain. */
+static void fill_a_hand(struct peer *parent, void *argument)
+{
+    struct heap_address address;
+    void *blocks[HAND_RUNS];
+    (void)argument;
+    peer_receive(parent, &address, sizeof address);
+    sharena_heap *heap = attach_to(&address);
+    for (unsigned i = 0; i < HAND_RUNS; i++)
+        blocks[i] = get(heap, MIB);
+    for (unsigned i = 0; i < HAND_RUNS; i++)
+        CHECK_OK(sharena_release(heap, blocks[i]));
+    peer_tell(parent);
+    peer_await(parent);
+}
+
+static void sleeping_processes_keep_little(void)
+{
+    enum { N = 12 };
+    struct peer peers[N];
+    void *block;
+    for (unsigned i = 0; i < N; i++)
+        peer_start(&peers[i], fill_a_hand, NULL);
+    sharena_heap *heap = scratch_heap(256 * MIB, 512 * MIB);
+    struct heap_address address = address_of(heap);
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < N; i++) {
+        peer_send(&peers[i], &address, sizeof address);
+        peer_await(&peers[i]);
+    }
+    for (unsigned s = 0; s < SHR_SLOTS; s++)
+        sum += load64_relaxed(&shr__slot(heap, s)->at_hand);
+    CHECK_LE(1, sum);
+    CHECK_LE(sum, heap->retain_units / 2);
+    CHECK_OK(sharena_allocate(heap, 200 * MIB, 0, 0, &block));
+    for (unsigned i = 0; i < N; i++) {
+        peer_tell(&peers[i]);
+        peer_join(&peers[i]);
+    }
+    CHECK_OK(sharena_reap(heap, NULL));
+    check_heap(heap);
+}
+
 CASES(CASE(before_a_count_and_a_trim), CASE(before_a_refusal),
       CASE(released_by_a_thread_that_ends), CASE(of_another_thread),
       CASE(a_fork_leaves_none_to_the_child),
       CASE(a_guest_has_none_and_its_parent_keeps_what_it_sees),
       CASE(of_a_process_that_leaves_or_is_killed), CASE(of_a_heap_that_is_left),
-      CASE(spoilt_words), CASE_FOR(60, threads_forks_and_trims))
+      CASE(spoilt_words), CASE(sleeping_processes_keep_little),
+      CASE_FOR(60, threads_forks_and_trims))
