@@ -17,7 +17,7 @@
  * A guest shares its parent's slot, which lives as long as one of them: for it, and for a parent
  * that may have guests, the kernel is asked about the number of the thread or process as well.
  * A number that was given to another one since counts as alive.  A guest in another pid namespace
- * than its slot can't be asked about: it lives while its slot does.
+ * than its slot gets no lock: its number may be another guest's, too.
  */
 #include "waiting.h"
 
@@ -178,7 +178,12 @@ static int wait_for(sharena_heap *h, struct lock_shm *l, uint64_t own, int64_t t
 
     for (;;) {
         uint64_t seen = load64_acquire(&l->owner);
-        int code = take(h, l, &seen, own, flags);
+        int code;
+        if ((seen & OWNER) == own) { /* a signal handler has taken it meanwhile */
+            store64_relaxed(&l->count, load64_relaxed(&l->count) + 1);
+            return 0;
+        }
+        code = take(h, l, &seen, own, flags);
         if (code > 0)
             return 0;
         if (code == 0)
@@ -206,6 +211,8 @@ int sharena_lock_acquire(sharena_heap *h, sharena_lock *lock, int64_t timeout_ms
 
     if (!l)
         return SHARENA_EINVAL;
+    if (kind_of(own) == GUEST_ELSEWHERE) /* its number is others', too */
+        return shr__guest_fail(h);
     seen = load64_acquire(&l->owner);
     if ((seen & OWNER) == own) {
         store64_relaxed(&l->count, load64_relaxed(&l->count) + 1);
@@ -216,7 +223,11 @@ int sharena_lock_acquire(sharena_heap *h, sharena_lock *lock, int64_t timeout_ms
         seen = load64_acquire(&l->owner);
     }
     if (!(seen & OWNER) || timeout_ms == 0) {
-        code = take(h, l, &seen, own, 0);
+        uint64_t before;
+        do { /* a waiter's flag is no reason to give up */
+            before = seen;
+            code = take(h, l, &seen, own, 0);
+        } while (code == 0 && seen != before && !((seen ^ before) & OWNER));
         if (code)
             return code > 0 ? 0 : code;
     }
