@@ -12,10 +12,12 @@ a killed holder leaves nothing to repair.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ __all__ = ["SharedMemory"]
 ENTRY = "/"  # what the names of entries start with in the heap
 LONGEST = 62  # bytes of a name that an entry can have as it is
 CROWDED = 512  # entries from which on those of the dead are thrown away
+PATIENCE_S = 5
 LOCK_BYTES = 16
 
 
@@ -36,38 +39,48 @@ class _Registry:
     def __init__(self) -> None:
         self.heap = _join(f"shm{_core._FORMAT}.{os.geteuid()}")
         memory = self.heap.setdefault("lock", np.zeros(LOCK_BYTES, "u1"))
-        self.lock: Any = _core._lock_over(memory, 0)
+        self._lock: Any = _core._lock_over(memory, 0)
+        self._crowded = CROWDED
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Nobody else looks up or changes names meanwhile: it is never for long."""
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            raise _core.HeapBusyError(
+                "another process has been changing the names of shared memory for "
+                f"{PATIENCE_S} seconds; is it stopped?"
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def entry(self, key: str) -> bytes | None:
+        """What the name leads to: a weak handle."""
+        try:
+            return self.heap[key].tobytes()
+        except KeyError:
+            return None
 
     def find(self, key: str) -> np.ndarray[Any, Any] | None:
-        """The block, as bytes; None: nobody has it open, but for the dead."""
-        if not self._exists(key):
-            return None
-        self.heap._clear_dead()
+        """The block, as bytes; None: nobody has it open.  Clear up after the dead before."""
+        entry = self.entry(key)
         try:
-            return _core.attach(self.heap[key].tobytes())
+            return None if entry is None else _core.attach(entry)
         except _core.StaleHandleError:
             return None
 
-    def _exists(self, key: str) -> bool:
-        try:
-            _core.attach(self.heap[key].tobytes())
-        except (KeyError, _core.StaleHandleError):
-            return False
-        return True
+    def name(self, key: str, memory: np.ndarray[Any, Any]) -> None:
+        if len(self.heap) >= self._crowded:
+            self._forget_the_dead()
+        self.heap[key] = np.frombuffer(_core._weak_handle(memory), "u1")
 
-    def make(self, key: str, size: int) -> np.ndarray[Any, Any]:
-        memory = _core.zeros(size, "u1", heap=self.heap)
-        entry = np.frombuffer(_core._weak_handle(memory), "u1")
-        keys = self.heap.keys()
-        if len(keys) >= CROWDED:
-            self._forget_the_dead(keys)
-        self.heap[key] = entry
-        return memory
-
-    def _forget_the_dead(self, keys: list[str]) -> None:
-        for key in keys:
+    def _forget_the_dead(self) -> None:
+        """Not again before there are half as many more."""
+        for key in self.heap.keys():  # noqa: SIM118 # it has no iterator of its own
             if key.startswith(ENTRY) and self.find(key) is None:
                 del self.heap[key]
+        self._crowded = max(CROWDED, len(self.heap) * 3 // 2)
 
 
 def _join(name: str) -> _core.Heap:
@@ -164,6 +177,8 @@ class SharedMemory:
         No process has one open.
     HeapFullError
         No room; it is a MemoryError too.
+    HeapBusyError
+        Another process was stopped while it changed a name.
     TooManyNamesError, TooManyProcessesError
         More than a thousand blocks with names, or more than 60 processes with blocks.
     """
@@ -171,6 +186,7 @@ class SharedMemory:
     _name: str | None = None
     _block: Any = None
     _buf: memoryview | None = None
+    _entry: bytes | None = None  # what the name led to
     _flags = os.O_RDWR
     _track = True
 
@@ -209,15 +225,21 @@ class SharedMemory:
 
     def _open(self, name: str, size: int) -> np.ndarray[Any, Any]:
         key, registry = _key(name), _registry()
-        with registry.lock:
+        registry.heap._clear_dead()
+        new = None  # made before: zeroing it takes its time
+        if self._flags & os.O_CREAT:
+            new = _core.zeros(size, "u1", heap=registry.heap)
+        with registry.changing():
             memory = registry.find(key)
-            if memory is None:
-                if not self._flags & os.O_CREAT:
-                    raise _error(errno.ENOENT, name)
-                return registry.make(key, size)
-            if self._flags & os.O_EXCL:
-                del memory  # else the traceback would have it open
+            if memory is None and new is not None:
+                registry.name(key, new)
+                memory = new
+            elif memory is None:
+                raise _error(errno.ENOENT, name)
+            elif self._flags & os.O_EXCL:
+                del memory, new  # else the traceback would have them open
                 raise _error(errno.EEXIST, name)
+            self._entry = registry.entry(key)
             return memory
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -273,8 +295,9 @@ class SharedMemory:
             return
         registry = _registry()
         key = _key(self._name)
-        with registry.lock:
-            try:
+        with registry.changing():
+            entry = registry.entry(key)
+            if entry is None:
+                raise _error(errno.ENOENT, self._name)
+            if entry == self._entry:  # else it is the name of another block by now
                 del registry.heap[key]
-            except KeyError:
-                raise _error(errno.ENOENT, self._name) from None

@@ -17,6 +17,8 @@ import weakref
 from multiprocessing import sharedctypes as _theirs
 from typing import Any
 
+import numpy as np
+
 from . import _core, _reducers
 from ._sharedctypes import shmem_as_ndarray
 
@@ -43,6 +45,9 @@ class Buffer:
 
     def create_memoryview(self) -> memoryview:
         return memoryview(self._block)[: self._size]  # type: ignore[arg-type]
+
+    def address(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._block))  # type: ignore[arg-type]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuild_buffer, (self._block, self._size)
@@ -108,6 +113,11 @@ def reduce_ctype(obj: Any, fallback: Any = None) -> Any:
         return obj.__reduce_ex__(4)
     if not isinstance(buffer, Buffer):
         return (fallback or _original)(obj)
+    if ctypes.addressof(obj) != buffer.address():
+        raise TypeError(
+            "a copy of a shared object lies in private memory, and can't be sent; send the "
+            "original, or make a RawArray or RawValue of its contents"
+        )
     kind: Any = type(obj)
     shape = []
     while issubclass(kind, ctypes.Array) and kind is kind._type_ * kind._length_:
@@ -159,8 +169,8 @@ def _new_value(typecode_or_type: Any, args: Any, with_lock: bool) -> tuple[Any, 
 
 def _new_array(typecode_or_type: Any, what: Any, with_lock: bool) -> tuple[Any, Any]:
     kind = _kind_of(typecode_or_type)
-    if hasattr(what, "__index__"):
-        return _zeros(kind * what.__index__(), with_lock)
+    if isinstance(what, (int, np.integer)):
+        return _zeros(kind * int(what), with_lock)
     obj, lock = _zeros(kind * len(what), with_lock)
     obj.__init__(*what)
     return obj, lock

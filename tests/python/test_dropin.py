@@ -1,6 +1,7 @@
 """Array, Value, RawArray, RawValue and RLock: multiprocessing's, in the heap."""
 
 import contextlib
+import copy
 import ctypes
 import gc
 import multiprocessing
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from multiprocessing import sharedctypes
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -238,3 +240,48 @@ def test_a_damaged_lock_says_so():
         with pytest.raises(sharena.CorruptHeapError):
             action()
     assert "damaged" in repr(lock)
+
+
+def test_arrays_are_initializers_too():
+    values = np.arange(5.0)
+    for make in (sharena.Array, sharena.RawArray):
+        assert list(make("d", values)[:]) == list(values)
+        assert list(make("d", np.int64(3))[:]) == [0.0] * 3
+
+
+def test_a_copy_shares_nothing_and_is_not_sent():
+    raw = sharena.RawArray("i", [1, 2, 3])
+    private = copy.copy(raw)
+    private[0] = 99
+    assert list(raw) == [1, 2, 3]
+    with pytest.raises(TypeError, match="send the original"):
+        ForkingPickler.dumps(private)
+
+
+def test_a_signal_handler_takes_the_lock_that_its_thread_waits_for(run_python):
+    run_python("""
+        import os, signal, threading
+        import sharena
+
+        lock = sharena.RLock()
+        held, leave = threading.Event(), threading.Event()
+
+        def hold():
+            with lock:
+                held.set()
+                leave.wait()
+            os.kill(os.getpid(), signal.SIGUSR1)  # the main thread still waits
+
+        def handle(*_):
+            assert lock.acquire(timeout=20)  # and keeps it
+
+        signal.signal(signal.SIGUSR1, handle)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        threading.Timer(0.01, leave.set).start()
+        assert lock.acquire(timeout=20)
+        thread.join()
+        lock.release()
+        assert lock._is_mine() or not lock.locked()
+    """)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import threading
 from multiprocessing import shared_memory
 
 import numpy as np
@@ -184,3 +185,36 @@ def test_setdefault_gives_a_name_once():
     heap.close()
     with pytest.raises(sharena.HeapClosedError):
         heap.setdefault("one", first)
+
+
+def test_unlink_leaves_another_block_of_that_name_alone(name):
+    first = sharena.SharedMemory(name, create=True, size=8)
+    first.close()
+    second = sharena.SharedMemory(name, create=True, size=8)
+    first.unlink()  # its own name had gone with it
+    sharena.SharedMemory(name).close()
+    second.close()
+    second.unlink()
+    with pytest.raises(FileNotFoundError):
+        second.unlink()
+
+
+def test_who_is_stopped_in_the_middle_is_not_waited_for_for_ever(name, memory, monkeypatch):
+    monkeypatch.setattr(sharena._shared_memory, "PATIENCE_S", 0.1)
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with sharena._shared_memory._registry().changing():
+            held.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        with pytest.raises(sharena.HeapBusyError, match="is it stopped"):
+            sharena.SharedMemory(name)
+    finally:
+        leave.set()
+        thread.join()
+    sharena.SharedMemory(name).close()
