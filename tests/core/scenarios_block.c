@@ -375,7 +375,7 @@ const struct scenario block_scenarios[] = {
      .prepare = sent_big,
      .act = drop_first,
      .verify = sent_block_is_whole_or_gone},
-    {.name = "release_big_to_hand", .prepare = one_big, .act = drop_first, .flags = STEP_PRIVATE},
+    {.name = "release_big_to_hand", .prepare = one_big, .act = drop_first},
     {.name = "release_big", .prepare = many_big_released, .act = drop_first},
     {.name = "release_shared",
      .partner = partner_sends,
