@@ -22,7 +22,7 @@ JOBS ?= $(shell nproc)
 #   make test-python PYTEST="-k ticket -x"     options of pytest
 #   make asan TESTS="name fork"                C tests; the same for the other targets of C tests
 #   make matrix VERSIONS=3.12 PYTEST=FILE      CPythons, tests
-#   make test-numpy NUMPY=2.1.0                a NumPy; --quick: a part, five minutes
+#   make test-numpy NUMPY=2.1.0                a NumPy; --quick: a part, two minutes
 #   make models MODELS="name ticket"           models, or cases of them
 #   make bench CASE=pipe, make bench BENCH=--quick
 PYTEST ?=

@@ -2,9 +2,10 @@
 
     SUITE_MEMORY=heap SUITE_RESULTS=FILE python -m pytest -p numpy_in_heap --pyargs numpy
 
-`SUITE_MEMORY=private` changes nothing, for comparison.  After each module the heap is walked,
-and no release may have been refused.  FILE gets the outcome of each test, what went wrong
-after which module, and how many blocks each module left, which are NumPy's own caches.
+`SUITE_MEMORY=private` changes nothing, for comparison.  SUITE_LEAVES_OUT names functions that
+are not run.  After each module the heap is walked, and no release may have been refused.  FILE
+gets the outcome of each test, what went wrong after which module, and how many blocks each
+module left, which are NumPy's own caches.
 """
 
 import gc
@@ -14,6 +15,7 @@ import sys
 
 import sharena
 
+LEFT_OUT = os.environ.get("SUITE_LEAVES_OUT", "").split()
 IN_HEAP = os.environ["SUITE_MEMORY"] == "heap"
 outcomes = {}
 faults = {}
@@ -21,6 +23,13 @@ left = {}
 ended = []  # the module that the last test was of
 if IN_HEAP:
     sharena.allocate_always()
+
+
+def pytest_collection_modifyitems(config, items):
+    out = [item for item in items if item.name in LEFT_OUT]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item.name not in LEFT_OUT]
 
 
 def _test_id(report):
